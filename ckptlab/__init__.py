@@ -1,0 +1,1 @@
+"""ckptlab: explore, foretell and run sharded PyTorch checkpoints."""

@@ -1,0 +1,74 @@
+"""What happens in a run, as it happens: phases, bytes, seconds.
+
+An `Event` is a plain record that can cross a process boundary. A `Trace` is what
+one rank keeps while it works. This module knows nothing else of ckptlab.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+Phase = Literal["start", "metadata", "plan", "read", "copy", "write", "commit", "verify", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One step of one rank: `done` of `total` bytes of a phase, `seconds` after the run began."""
+
+    rank: int
+    phase: Phase
+    done: int
+    total: int
+    seconds: float
+
+
+Progress = Callable[[Event], None]
+
+
+def silent(event: Event) -> None:
+    """A `Progress` that tells nobody."""
+
+
+@dataclass
+class Trace:
+    """The running account of one rank; tells `progress` at most every `every` seconds within a phase."""
+
+    rank: int = 0
+    progress: Progress = silent
+    every: float = 0.05
+    seconds: dict[Phase, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.perf_counter)
+    _told: float = 0.0
+    _now: Phase = "start"
+    _done: int = 0
+    _total: int = 0
+
+    @property
+    def now(self) -> Phase:
+        """The phase that the rank is in."""
+        return self._now
+
+    @contextmanager
+    def phase(self, name: Phase, total: int = 0) -> Iterator[None]:
+        """Time a phase that will move `total` bytes, and tell its begin and its end."""
+        self._now, self._done, self._total = name, 0, total
+        self._tell()
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+        self._done = max(self._done, total)
+        self._tell()
+
+    def moved(self, nbytes: int) -> None:
+        """Account for `nbytes` more of the current phase."""
+        self._done += nbytes
+        if time.perf_counter() - self._told >= self.every:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told = time.perf_counter()
+        self.progress(Event(self.rank, self._now, self._done, self._total, self._told - self._began))

@@ -1,0 +1,163 @@
+"""A scene: everything that a drawing shows, as plain data.
+
+Rectangles in columns, their words, and which ranks each belongs to. Whoever paints a
+scene chooses colours, sizes and fonts, never content. It knows no torch and no drawing
+library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FILLED, OUTLINED, HATCHED = 0, 1, 2
+"""Styles of a mark."""
+
+NEUTRAL = -1
+"""The colour of a mark that belongs to nobody; other colours are categories, 0, 1, 2 ..."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fact:
+    """One line of what pointing at a mark shows: a label, and a value for each mark.
+
+    `values` is `(n,)`, an index into `words` for a `word`, a number for `count` and `bytes`;
+    for a `box` it is `(n, 2 * ndim)`, offsets then shapes, shown as `[0:4, 2:8]`.
+    """
+
+    label: str
+    kind: Literal["word", "count", "bytes", "box"]
+    values: npt.NDArray[np.int64]
+    words: tuple[str, ...] = ()
+
+    def show(self, mark: int) -> str:
+        """The value of one mark, in words."""
+        value = self.values[mark]
+        if self.kind == "word":
+            return self.words[int(value)]
+        if self.kind == "box":
+            half = len(value) // 2
+            return (
+                "[" + ", ".join(f"{o}:{o + n}" for o, n in zip(value[:half], value[half:], strict=True)) + "]"
+            )
+        return human_bytes(int(value)) if self.kind == "bytes" else f"{int(value):,}"
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """Rectangles, one a row, in the units of their panel, y downwards.
+
+    `box` is `(n, 4)` float32: x, y, width, height. `colour` and `style` are `(n,)`. Mark `i`
+    lights up with the ranks `ranks[first[i]:first[i + 1]]`. `labels` is empty or one a mark
+    (drawn inside when there is room).
+    """
+
+    box: npt.NDArray[np.float32]
+    colour: npt.NDArray[np.int16]
+    style: npt.NDArray[np.uint8]
+    first: npt.NDArray[np.int32]
+    ranks: npt.NDArray[np.int32]
+    labels: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.box)
+
+    def ranks_of(self, mark: int) -> tuple[int, ...]:
+        """The ranks that light up with a mark."""
+        return tuple(self.ranks[self.first[mark] : self.first[mark + 1]].tolist())
+
+
+@dataclass(frozen=True)
+class Note:
+    """Words at a point of a panel: an axis name, a tick, a group's name."""
+
+    x: float
+    y: float
+    text: str
+    anchor: Literal["start", "middle", "end"] = "middle"
+    turned: bool = False
+    """Read from bottom to top, as the name of a vertical axis."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One picture of a scene: `width` by `height` units, filled by marks and notes.
+
+    `devices` are few, labelled and reachable by keyboard; `tiles` may be many thousands; `bars`
+    lie one below the other and their labels may stand outside them.
+    `rigid` keeps the ratio of width to height when it is drawn.
+    """
+
+    name: str
+    kind: Literal["devices", "tiles", "bars"]
+    title: str
+    caption: str
+    width: float
+    height: float
+    marks: Marks
+    notes: tuple[Note, ...] = ()
+    rigid: bool = False
+
+
+@dataclass(frozen=True)
+class Key:
+    """A line of the legend: what a colour or a style means."""
+
+    text: str
+    colour: int = NEUTRAL
+    style: int = FILLED
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Panels side by side under one legend; `text` says the same in plain words."""
+
+    title: str
+    panels: tuple[Panel, ...]
+    legend: tuple[Key, ...]
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def marks(
+    box: Sequence[tuple[float, float, float, float]],
+    colour: Sequence[int],
+    style: Sequence[int],
+    ranks: Sequence[Sequence[int]],
+    labels: Sequence[str] = (),
+    facts: Sequence[Fact] = (),
+) -> Marks:
+    """`Marks` from one item a mark, for panels of few marks."""
+    count = [len(r) for r in ranks]
+    return Marks(
+        np.array(box, np.float32).reshape(len(box), 4),
+        np.array(colour, np.int16),
+        np.array(style, np.uint8),
+        np.concatenate([[0], np.cumsum(count)]).astype(np.int32),
+        np.array([r for group in ranks for r in group], np.int32),
+        tuple(labels),
+        tuple(facts),
+    )
+
+
+def human_bytes(n: int) -> str:
+    """Bytes as people read them, in powers of 1024: exact below 1 KiB, else three figures.
+
+    `0 B`, `512 B`, `1.50 KiB`, `16.0 MiB`, `754 GiB`.
+    """
+    if abs(n) < 1024:
+        return f"{n} B"
+    value, unit = float(n), "B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):  # noqa: B007
+        value /= 1024
+        if abs(value) < 999.5:
+            break
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"

@@ -1,0 +1,162 @@
+"""What a checkpoint says of itself: tensors, chunks, objects, and where their bytes lie.
+
+Chunks are columns, not one object a chunk: half a million of them are a few arrays.
+This module does not know who reads a `Metadata`, nor from which format it came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ckptlab.errors import CheckpointError
+from ckptlab.layout import Boxes, Layout
+from ckptlab.layout.box import Ints
+
+ITEMSIZE: Mapping[str, int] = {
+    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex32": 4, "complex64": 8, "complex128": 16,
+    "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+}  # fmt: skip
+"""Bytes an element, by dtype; dtypes are named as torch names them, without the `torch.`."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What is known of one tensor without looking at its chunks."""
+
+    fqn: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements, each counted once."""
+        return math.prod(self.shape) * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A range of bytes in the file `files[file]` of a `Metadata`."""
+
+    file: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chunks:
+    """Every chunk of a checkpoint, tensor by tensor, as columns.
+
+    Tensor `t` has the rows `first[t]:first[t + 1]`. Row `i` lies in `files[file[i]]`, in the
+    `length[i]` bytes from `start[i]` (wrapping included). Corners and shapes have as many
+    numbers a row as the tensor has dims, so they stand in two flat arrays, `offsets` and
+    `shapes`, of which tensor `t` has `corner[t]:corner[t + 1]`.
+    """
+
+    first: Ints
+    corner: Ints
+    offsets: Ints
+    shapes: Ints
+    file: npt.NDArray[np.int32]
+    start: Ints
+    length: Ints
+
+    def __len__(self) -> int:
+        return len(self.file)
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """A checkpoint without its bytes.
+
+    `files` are names relative to the checkpoint, `writers[i]` is the rank that wrote `files[i]`
+    (-1 if nobody knows). `paths` leads from an fqn to its place in the nested state_dict.
+    `layouts` holds mesh and placements of those tensors for which the writer recorded them.
+    """
+
+    tensors: tuple[Tensor, ...]
+    chunks: Chunks
+    files: tuple[str, ...]
+    writers: tuple[int, ...]
+    objects: Mapping[str, Extent] = field(default_factory=dict)
+    paths: Mapping[str, tuple[str | int, ...]] = field(default_factory=dict)
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    save_id: str | None = None
+
+    @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """Position in `tensors`, by fqn."""
+        return {tensor.fqn: i for i, tensor in enumerate(self.tensors)}
+
+    def tensor(self, fqn: str) -> Tensor:
+        """The tensor of this name; `CheckpointError` that tells the nearest names if there is none."""
+        if fqn in self.rows:
+            return self.tensors[self.rows[fqn]]
+        raise CheckpointError(f"no tensor {fqn!r} in this checkpoint{near(fqn, self.rows)}", [fqn])
+
+    def boxes(self, row: int) -> Boxes:
+        """The boxes of all chunks of tensor `row`, in elements of the tensor."""
+        low, high = self.chunks.corner[row : row + 2]
+        shape = (int(self.chunks.first[row + 1] - self.chunks.first[row]), len(self.tensors[row].shape))
+        return Boxes(
+            self.chunks.offsets[low:high].reshape(shape), self.chunks.shapes[low:high].reshape(shape)
+        )
+
+    def chunk_rows(self, row: int) -> slice:
+        """Where the chunks of tensor `row` stand in the chunk columns."""
+        return slice(int(self.chunks.first[row]), int(self.chunks.first[row + 1]))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, each element counted once."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+def near(name: str, names: Mapping[str, object] | list[str]) -> str:
+    """`; did you mean ...?`, for an error about a name that is not among `names`."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+class ChunkColumns:
+    """Grows `Chunks` tensor by tensor; for codecs that read one and plans that make one."""
+
+    def __init__(self) -> None:
+        self._first = [0]
+        self._corner = [0]
+        self._offsets: list[Ints] = []
+        self._shapes: list[Ints] = []
+        self._file: list[int] = []
+        self._start: list[int] = []
+        self._length: list[int] = []
+
+    def add(self, boxes: Boxes, file: list[int], start: list[int], length: list[int]) -> None:
+        """Append one tensor's chunks: one file, start and length for each box."""
+        self._first.append(self._first[-1] + len(boxes))
+        self._corner.append(self._corner[-1] + boxes.offsets.size)
+        self._offsets.append(boxes.offsets.ravel())
+        self._shapes.append(boxes.shapes.ravel())
+        self._file += file
+        self._start += start
+        self._length += length
+
+    def build(self) -> Chunks:
+        """The columns."""
+        empty = np.zeros(0, np.int64)
+        return Chunks(
+            np.array(self._first, np.int64),
+            np.array(self._corner, np.int64),
+            np.concatenate([empty, *self._offsets]),
+            np.concatenate([empty, *self._shapes]),
+            np.array(self._file, np.int32),
+            np.array(self._start, np.int64),
+            np.array(self._length, np.int64),
+        )
