@@ -85,7 +85,7 @@ class Boxes:
     @property
     def ndim(self) -> int:
         """Number of dims."""
-        return self.offsets.shape[1]
+        return int(self.offsets.shape[1])
 
     @property
     def stops(self) -> Ints:
@@ -95,7 +95,8 @@ class Boxes:
     @property
     def numel(self) -> Ints:
         """Elements of each box, `(n,)`."""
-        return np.prod(self.shapes, axis=1, dtype=np.int64)
+        numel: Ints = np.prod(self.shapes, axis=1, dtype=np.int64)
+        return numel
 
     def take(self, rows: npt.NDArray[Any]) -> Boxes:
         """The boxes at `rows` (indices or a mask)."""

@@ -87,14 +87,14 @@ class Layout:
         return _shards(self, tuple(shape))
 
     def local_shape(self, shape: Sequence[int], rank: int) -> tuple[int, ...]:
-        """The shape of the rank's local tensor, as DTensor gives it (0 in a dim of which it holds nothing)."""
+        """The shape of the rank's local tensor; 0 in a dim of which it holds nothing."""
         where = self.mesh.coordinate(rank)
         return tuple(
             sum(b - a for a, b in _runs(n, self._cuts(d, len(shape)), where)) for d, n in enumerate(shape)
         )
 
     def first_offset(self, shape: Sequence[int], rank: int) -> tuple[int, ...]:
-        """The global offset of the local tensor's first element; the dim's size where it holds nothing of it."""
+        """Where the local tensor's first element lies; the dim's size where there is none."""
         where = self.mesh.coordinate(rank)
         runs = [_runs(n, self._cuts(d, len(shape)), where) for d, n in enumerate(shape)]
         return tuple(r[0][0] if r else n for r, n in zip(runs, shape, strict=True))
@@ -116,8 +116,8 @@ class Layout:
                 continue
             if not -ndim <= placement.dim < ndim:
                 raise LayoutError(
-                    f"{placement} on axis {self.mesh.axes[axis]!r} needs a tensor with a dim {placement.dim}; "
-                    f"this one has {ndim} dims"
+                    f"{placement} on axis {self.mesh.axes[axis]!r} needs a tensor with a dim "
+                    f"{placement.dim}; this one has {ndim} dims"
                 )
             if placement.dim % ndim == dim:
                 cuts.append((axis, n, placement.split_factor if isinstance(placement, StridedShard) else 1))
@@ -168,7 +168,7 @@ def _pieces(runs: tuple[Runs, ...]) -> list[tuple[Box, tuple[int, ...]]]:
 
 
 def _runs(size: int, cuts: tuple[tuple[int, int, int], ...], where: tuple[int, ...]) -> Runs:
-    """The runs of a dim of `size` that the rank at `where` is left with after all cuts; none if it is left with nothing."""
+    """The runs of a dim of `size` that the rank at `where` is left with after all cuts."""
     return _cut_runs(size, tuple((n, factor, where[axis]) for axis, n, factor in cuts))
 
 

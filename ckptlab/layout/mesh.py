@@ -55,12 +55,12 @@ class Mesh:
         >>> Mesh.parse("dp=2, tp=4").shape
         (2, 4)
         """
-        squeezed = re.sub(r"\s+", "", text)
-        if re.fullmatch(r"\d+(x\d+)*", squeezed):
-            return cls(tuple(int(n) for n in squeezed.split("x")))
-        named = re.findall(r"([A-Za-z_]\w*)=(\d+)", squeezed)
-        if named and ",".join(f"{name}={n}" for name, n in named) == squeezed:
-            return cls(tuple(int(n) for _, n in named), tuple(name for name, _ in named))
+        if re.fullmatch(r"\d+(x\d+)*", text.strip()):
+            return cls(tuple(int(n) for n in text.split("x")))
+        named = [re.fullmatch(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", word) for word in text.split(",")]
+        found = [match for match in named if match]
+        if len(found) == len(named):
+            return cls(tuple(int(m[2]) for m in found), tuple(m[1] for m in found))
         raise LayoutError(f"no mesh: {text!r}; write 4, 2x2 or replicate=2,shard=2")
 
     @property

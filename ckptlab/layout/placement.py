@@ -23,7 +23,9 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Shard:
-    """The ranks along this axis share out tensor dim `dim`, as `torch.chunk` does: the last may get less, or nothing.
+    """The ranks along this axis share out tensor dim `dim` as `torch.chunk` does.
+
+    The last ranks may get less than the others, or nothing.
 
     >>> Shard(0)
     Shard(0)
@@ -54,8 +56,8 @@ class StridedShard:
 
 Placement = Replicate | Shard | StridedShard
 
-_SHARD = re.compile(r"^(?:Shard|S)\((?:dim=)?(-?\d+)\)$")
-_STRIDED = re.compile(r"^(?:_?StridedShard|_S)\((?:dim=)?(-?\d+),(?:split_factor=|sf=)?(\d+)\)$")
+_SHARD = re.compile(r"(?:Shard|S)\(\s*(?:dim=)?(-?\d+)\s*\)")
+_STRIDED = re.compile(r"(?:_?StridedShard|_S)\(\s*(?:dim=)?(-?\d+)\s*,\s*(?:split_factor=|sf=)?(\d+)\s*\)")
 
 
 def parse_placements(text: str) -> tuple[Placement, ...]:
@@ -68,17 +70,18 @@ def parse_placements(text: str) -> tuple[Placement, ...]:
     >>> parse_placements("StridedShard(0, split_factor=2), S(0)")
     (StridedShard(0, split_factor=2), Shard(0))
     """
-    squeezed = re.sub(r"\s+", "", text).removeprefix("[").removesuffix("]")
-    words = re.findall(r"[^,()]+(?:\([^)]*\))?", squeezed)
-    return tuple(_one(word, text) for word in words)
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("[]", "()"):
+        inner = inner[1:-1].rstrip().removesuffix(",")
+    return tuple(_one(word.strip(), text) for word in re.split(r",(?![^()]*\))", inner))
 
 
 def _one(word: str, text: str) -> Placement:
     if word in ("Replicate", "Replicate()", "R"):
         return Replicate()
-    if found := _SHARD.match(word):
+    if found := _SHARD.fullmatch(word):
         return Shard(int(found[1]))
-    if found := _STRIDED.match(word):
+    if found := _STRIDED.fullmatch(word):
         return StridedShard(int(found[1]), int(found[2]))
     raise LayoutError(
         f"no placement: {word!r} in {text!r}; write one for each mesh axis, "
