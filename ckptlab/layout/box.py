@@ -146,7 +146,7 @@ def _candidates(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
     dim = int(np.argmax(distinct))
     start, stop = b.offsets[:, dim], b.stops[:, dim]
     order = np.argsort(start, kind="stable")
-    # A running maximum of the ends is sorted too, so the first box that may still reach us is found by search.
+    # A running maximum of the ends is sorted too: the first box that may reach us is found by search.
     reach = np.maximum.accumulate(stop[order]) if len(order) else stop
     first = np.searchsorted(reach, a.offsets[:, dim], side="right")
     last = np.searchsorted(start[order], a.stops[:, dim], side="left")

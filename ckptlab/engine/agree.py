@@ -1,0 +1,170 @@
+"""What all ranks hold, known to every rank before a save: the same holdings, or one error.
+
+Ranks that already know the same compare a digest; only where they differ do they tell each
+other what they hold. It moves no bytes of tensors and knows no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from ckptlab.engine.ranks import Team
+from ckptlab.engine.state import Held, Leaf, Path, hold
+from ckptlab.engine.transfer import memory_of, on_cpu
+from ckptlab.errors import CheckpointError
+from ckptlab.layout import Layout
+from ckptlab.plan.holding import Holding, merge
+from ckptlab.storage.torch_save import crc32
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """What one rank brings to a save: tensors it holds, and objects as the bytes that will be stored."""
+
+    held: Mapping[str, Held]
+    objects: Mapping[str, bytes]
+    paths: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What a rank tells of its offer: a digest of all; objects and plain tensors by length and crc."""
+
+    digest: bytes
+    objects: Mapping[str, tuple[int, int]]
+    plain: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Agreed:
+    """What is saved: every tensor with all its holders, every object with its writing rank and its length."""
+
+    held: tuple[Holding, ...]
+    objects: Mapping[str, tuple[int, int]]
+    paths: Mapping[str, Path]
+    layouts: Mapping[str, Layout]
+
+
+def offer(leaves: Mapping[str, Leaf], team: Team) -> Offer:
+    """This rank's part of a save; objects are pickled here."""
+    held: dict[str, Held] = {}
+    objects: dict[str, bytes] = {}
+    for fqn, leaf in leaves.items():
+        if isinstance(leaf.value, torch.Tensor):
+            held[fqn] = hold(fqn, leaf.value, team.global_rank, team.world)
+        else:
+            objects[fqn] = _pickled(fqn, leaf.value)
+    return Offer(held, objects, {fqn: leaf.path for fqn, leaf in leaves.items()})
+
+
+def _pickled(fqn: str, value: object) -> bytes:
+    buffer = io.BytesIO()
+    try:
+        torch.save(value, buffer)
+    except Exception as error:
+        raise CheckpointError(
+            f"{fqn!r} is a {type(value).__name__} that cannot be pickled: {error}", [fqn]
+        ) from error
+    return buffer.getvalue()
+
+
+def agree(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> Agreed:
+    """What the whole team saves.
+
+    Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
+    """
+    layouts = {fqn: held.layout for fqn, held in mine.held.items() if held.layout is not None}
+    all_told = team.tell("plan", lambda: _tell(mine, leaves, team))
+    told = all_told[team.rank]
+    _refuse_different(all_told, mine.objects, team)
+    if all(other.digest == told.digest for other in all_told):
+        objects = {fqn: (team.ranks[0], length) for fqn, (length, _) in told.objects.items()}
+        return Agreed(tuple(h.holding for h in mine.held.values()), objects, mine.paths, layouts)
+    parts = {fqn: Holding(h.holding.tensor, h.mine) for fqn, h in mine.held.items()}
+    everyone = team.gather((parts, dict(mine.paths), layouts))
+    merged: dict[str, list[Holding]] = {}
+    paths: dict[str, Path] = {}
+    for theirs, their_paths, their_layouts in everyone:
+        for fqn, part in theirs.items():
+            merged.setdefault(fqn, []).append(part)
+        paths |= their_paths
+        layouts = {**their_layouts, **layouts}
+    objects = {}
+    for rank, other in zip(team.ranks, all_told, strict=True):
+        for fqn, (length, _) in other.objects.items():
+            objects.setdefault(fqn, (rank, length))
+    return Agreed(
+        tuple(merge(parts) for parts in merged.values()), objects, paths, dict(sorted(layouts.items()))
+    )
+
+
+def _tell(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> _Told:
+    digest = hashlib.blake2b(digest_size=16)
+    for fqn, held in mine.held.items():
+        shards = held.holding.shards
+        digest.update(f"{held.holding.tensor}{mine.paths[fqn]}{held.layout}".encode())
+        for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local):
+            digest.update(column.tobytes())
+    digest.update(repr([(fqn, mine.paths[fqn]) for fqn in mine.objects]).encode())
+    plain = {}
+    if team.world > 1:
+        for fqn, leaf in leaves.items():
+            if isinstance(leaf.value, torch.Tensor) and type(leaf.value) is not DTensor and fqn in mine.held:
+                held = mine.held[fqn]
+                if held.memory and held.memory[0].shape == leaf.value.shape:
+                    plain[fqn] = crc32(memory_of(on_cpu(held.memory[0])))
+    objects = {fqn: (len(data), crc32(data)) for fqn, data in mine.objects.items()}
+    return _Told(digest.digest(), objects, plain)
+
+
+def _refuse_different(told: Sequence[_Told], objects: Mapping[str, bytes], team: Team) -> None:
+    """Plain values have one place in a checkpoint, so they must be the same on every rank that has them."""
+    wrong: dict[str, list[int]] = {}
+    doubtful: list[str] = []
+    for kind in ("plain", "objects"):
+        seen: dict[str, dict[Any, list[int]]] = {}
+        for rank, other in zip(team.ranks, told, strict=True):
+            for fqn, content in getattr(other, kind).items():
+                seen.setdefault(fqn, {}).setdefault(content, []).append(rank)
+        differing = {fqn: by for fqn, by in seen.items() if len(by) > 1}
+        if kind == "objects":
+            doubtful = sorted(differing)
+        else:
+            wrong |= {fqn: [ranks[0] for ranks in by.values()] for fqn, by in differing.items()}
+    if doubtful:
+        # Equal values may be pickled differently, so those bytes alone prove nothing.
+        everyone = team.gather({fqn: objects[fqn] for fqn in doubtful if fqn in objects})
+        for fqn in doubtful:
+            values = [(r, _value(o[fqn])) for r, o in zip(team.ranks, everyone, strict=True) if fqn in o]
+            others = [r for r, v in values[1:] if not _same(v, values[0][1])]
+            if others:
+                wrong[fqn] = [values[0][0], *others]
+    if wrong:
+        lines = "\n".join(
+            f"  {fqn}: ranks {', '.join(map(str, ranks))} differ" for fqn, ranks in sorted(wrong.items())
+        )
+        raise CheckpointError(
+            "plain values must be the same on every rank, or all but one would be lost; nothing was saved:\n"
+            f"{lines}\nSave each under a key of its own rank (f'rng.{{rank}}'), or make it a DTensor.",
+            sorted(wrong),
+        )
+
+
+def _value(data: bytes) -> object:
+    # Bytes that a rank of this very process group pickled a moment ago.
+    return torch.load(io.BytesIO(data), weights_only=False)
+
+
+def _same(a: object, b: object) -> bool:
+    try:
+        return bool(a == b)
+    except Exception:
+        # Values that cannot be compared are not known to be the same.
+        return False

@@ -1,0 +1,184 @@
+"""Load a checkpoint into a state_dict's own memory, on any mesh: check, plan, read, tell.
+
+Every mismatch is found before a byte of the target changes. It knows no format and no
+notebook.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.distributed.checkpoint.stateful import Stateful
+
+from ckptlab.engine.ranks import Team
+from ckptlab.engine.state import Held, Leaf, expand, flatten, hold, put
+from ckptlab.engine.transfer import Counts, Source
+from ckptlab.errors import CorruptError, UnsafeError
+from ckptlab.events import Progress, Trace, silent
+from ckptlab.metadata import Metadata
+from ckptlab.plan.check import Mismatch, Wanted, check, refuse
+from ckptlab.plan.holding import Holding
+from ckptlab.plan.load import LoadPlan, plan_load
+from ckptlab.storage.checkpoint import Checkpoint, open_checkpoint
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What one rank loaded, and what it cost.
+
+    `loaded` are keys of the target that were filled, `missing` those the checkpoint has not (only
+    with `strict=False`), `unexpected` those of the checkpoint that the target does not ask for.
+    `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` those of
+    the wrapping round chunks. `seconds` by phase.
+    """
+
+    path: str
+    rank: int
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    nbytes: int
+    reads: int
+    header_bytes: int
+    seconds: Mapping[str, float]
+
+
+def load(
+    state_dict: MutableMapping[str, Any],
+    path: str | os.PathLike[str],
+    *,
+    process_group: Any = None,
+    no_dist: bool = False,
+    strict: bool = True,
+    dtype: Literal["exact", "cast"] = "exact",
+    verify: bool = False,
+    progress: Progress = silent,
+) -> LoadReport:
+    """Fill the tensors of a (nested) state_dict in place, and set its objects, from a checkpoint.
+
+    Every rank of the process group calls it with its own state, under whatever mesh. Raises
+    `MismatchError` that lists every key that does not fit, before anything is loaded; with
+    `strict=False` keys that the checkpoint has not are left as they are and reported. `dtype="cast"`
+    lets elements be converted to the target's dtype. Whole chunks are checked against their stored
+    crc; `verify` checks chunks that are read in part, too, by reading all of them.
+    """
+    team = Team.of(process_group, alone=no_dist)
+    trace = Trace(team.rank, progress)
+    with trace.phase("metadata"):
+        checkpoint = team.together("metadata", lambda: open_checkpoint(path))
+    with trace.phase("plan"):
+        state = team.together("plan", lambda: expand(state_dict))
+        leaves = team.together("plan", lambda: flatten(state))
+        held = team.together("plan", lambda: _hold(leaves, team))
+        found = _agree(check(checkpoint.metadata, _wanted(leaves, held)), team)
+        team.together("plan", lambda: refuse(checkpoint.path, _errors(found, strict, dtype)))
+        missing = {m.fqn for m in found if m.kind == "missing"}
+        keys = [fqn for fqn in leaves if fqn not in missing]
+        tensors = [fqn for fqn in keys if fqn in held]
+        plan = team.together("plan", lambda: _plan(checkpoint.metadata, [held[fqn] for fqn in tensors]))
+        team.together("plan", lambda: _files_there(checkpoint, plan))
+    counts = Counts()
+    with trace.phase("read", int(plan.nbytes.sum())):
+        team.together(
+            "read", lambda: _read(checkpoint, plan, [held[fqn] for fqn in tensors], trace, counts, verify)
+        )
+        objects = team.together(
+            "read", lambda: _objects(checkpoint, [fqn for fqn in keys if fqn not in held])
+        )
+    with trace.phase("commit"):
+        for fqn, value in objects.items():
+            put(state, leaves[fqn].path, value)
+        team.together("commit", lambda: _hand_over(state_dict, state))
+    everywhere = {m.fqn for m in found if m.kind == "unexpected"}
+    return LoadReport(
+        checkpoint.path,
+        team.rank,
+        tuple(keys),
+        tuple(sorted(missing & set(leaves))),
+        tuple(sorted(everywhere)),
+        counts.nbytes,
+        counts.reads,
+        counts.header_bytes,
+        trace.seconds,
+    )
+
+
+def _hold(leaves: Mapping[str, Leaf], team: Team) -> dict[str, Held]:
+    return {
+        fqn: hold(fqn, leaf.value, team.global_rank, max(team.ranks) + 1)
+        for fqn, leaf in leaves.items()
+        if isinstance(leaf.value, torch.Tensor)
+    }
+
+
+def _wanted(leaves: Mapping[str, Leaf], held: Mapping[str, Held]) -> dict[str, Wanted]:
+    return {fqn: Wanted(held[fqn].holding.tensor if fqn in held else None) for fqn in leaves}
+
+
+def _agree(found: Sequence[Mismatch], team: Team) -> list[Mismatch]:
+    """The findings of all ranks, each once; a key is unexpected only if no rank asks for it."""
+    told = team.gather(list(found))
+    unexpected = set.intersection(*({m.fqn for m in theirs if m.kind == "unexpected"} for theirs in told))
+    each = dict.fromkeys(m for theirs in told for m in theirs)
+    return [m for m in each if m.kind != "unexpected" or m.fqn in unexpected]
+
+
+def _errors(found: Sequence[Mismatch], strict: bool, dtype: str) -> list[Mismatch]:
+    allowed = set() if strict else {"missing"}
+    allowed |= {"dtype"} if dtype == "cast" else set()
+    return [m for m in found if m.kind not in allowed]
+
+
+def _plan(metadata: Metadata, held: Sequence[Held]) -> LoadPlan:
+    return plan_load(metadata, [Holding(h.holding.tensor, h.mine) for h in held])
+
+
+def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
+    """Every file that the plan reads is there and long enough; said before the target changes."""
+    problems = checkpoint.check_files(np.unique(checkpoint.metadata.chunks.file[plan.chunk]).tolist())
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
+
+
+def _read(
+    checkpoint: Checkpoint, plan: LoadPlan, held: Sequence[Held], trace: Trace, counts: Counts, verify: bool
+) -> None:
+    with Source(checkpoint.metadata, checkpoint.files, trace, counts) as source:
+        for reads in plan.reads:
+            source.find(reads)
+        for reads, target in zip(plan.reads, held, strict=True):
+            for i in range(len(reads)):
+                source.read(reads, i, target.piece(int(reads.want[i]), reads.target_box(i)), verify)
+
+
+def _objects(checkpoint: Checkpoint, fqns: Sequence[str]) -> dict[str, Any]:
+    return {fqn: _object(checkpoint, fqn) for fqn in fqns}
+
+
+def _object(checkpoint: Checkpoint, fqn: str) -> Any:
+    extent = checkpoint.metadata.objects[fqn]
+    data = checkpoint.files.read(checkpoint.metadata.files[extent.file], extent.start, extent.length)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UnsafeError(
+            f"object {fqn!r} of {checkpoint.path} is not made of plain values, so it is not unpickled: "
+            f"{error}\nIf you trust its writer, allow its classes with torch.serialization.add_safe_globals([...]).",
+            [fqn],
+        ) from error
+
+
+def _hand_over(state_dict: MutableMapping[str, Any], state: MutableMapping[str, Any]) -> None:
+    """Give each `Stateful` the state that was filled for it, and the caller's dict its new objects."""
+    for key, value in state_dict.items():
+        if isinstance(value, Stateful):
+            value.load_state_dict(state[key])
+        else:
+            state_dict[key] = state[key]

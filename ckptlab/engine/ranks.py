@@ -1,0 +1,135 @@
+"""Ranks that work together: collectives, and failures on which all ranks agree.
+
+The only place in the engine that talks to other ranks. It knows no tensors' contents and
+no files.
+"""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from ckptlab.errors import CheckpointError, RankError
+from ckptlab.events import Phase
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What one rank says of its own failure: `rank`, `phase`, the error and where it was raised."""
+
+    rank: int
+    phase: Phase
+    error: str
+    where: str
+
+
+@dataclass(frozen=True, eq=False)
+class Team:
+    """The ranks of a process group, or this process alone (`group` is None)."""
+
+    rank: int
+    world: int
+    group: Any = None
+    ranks: tuple[int, ...] = (0,)
+    """The global rank of each member, by its rank in the group."""
+
+    @property
+    def global_rank(self) -> int:
+        """This process's rank in the whole job; meshes and shards name ranks so."""
+        return self.ranks[self.rank]
+
+    @classmethod
+    def of(cls, group: Any = None, alone: bool = False) -> Team:
+        """The team of a process group; of the default one, if there is one and `alone` is not asked for."""
+        if alone or not (dist.is_available() and dist.is_initialized()):
+            return cls(0, 1)
+        chosen = group or dist.group.WORLD
+        ranks = tuple(dist.get_process_group_ranks(chosen))
+        return cls(dist.get_rank(chosen), len(ranks), chosen, ranks)
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every rank, on every rank."""
+        if self.world == 1:
+            return [value]
+        told: list[Any] = [None] * self.world
+        dist.all_gather_object(told, value, group=self.group)
+        return told
+
+    def together(self, phase: Phase, step: Callable[[], T]) -> T:
+        """Do a step on every rank, and go on only if it went well on all.
+
+        When it fails anywhere, every rank raises the same: the error itself if all failed alike,
+        else a `RankError` that names the ranks that failed.
+        """
+        return self._try(phase, step, lambda _: None)[0]
+
+    def tell(self, phase: Phase, step: Callable[[], T]) -> list[T]:
+        """As `together`; gives what the step gave on every rank."""
+        return self._try(phase, step, lambda result: result)[1]
+
+    def first(self, phase: Phase, step: Callable[[], T]) -> T:
+        """Do a step on the first rank alone; every rank gets its result, or raises its error."""
+        return self._try(phase, lambda: step() if self.rank == 0 else None, lambda result: result, True)[1][0]
+
+    def _try(
+        self, phase: Phase, step: Callable[[], T], told: Callable[[T], Any], one: bool = False
+    ) -> tuple[T, list[Any]]:
+        result: Any = None
+        mine: Exception | None = None
+        try:
+            result = step()
+        except Exception as error:
+            if self.world == 1:
+                raise
+            mine = error
+        if self.world == 1:
+            return result, [told(result)]
+        heard = self.gather((_pack(mine, self.rank, phase), told(result) if mine is None else None))
+        failed = [packed for packed, _ in heard if packed is not None]
+        if failed:
+            raise _agreed(failed, self.world, one) from mine
+        return result, [value for _, value in heard]
+
+
+@dataclass(frozen=True)
+class _Packed:
+    failure: Failure
+    error: bytes | None
+
+
+def _pack(error: Exception | None, rank: int, phase: Phase) -> _Packed | None:
+    if error is None:
+        return None
+    words = f"{type(error).__name__}: {error}"
+    failure = Failure(rank, phase, words, "".join(traceback.format_exception(error)))
+    try:
+        return _Packed(failure, pickle.dumps(error) if isinstance(error, CheckpointError) else None)
+    except Exception:
+        # An error that cannot travel is told in words.
+        return _Packed(failure, None)
+
+
+def _agreed(failed: list[_Packed], world: int, one: bool) -> Exception:
+    """The one error that every rank raises; `one` if only one rank had anything to do."""
+    first = failed[0]
+    alike = Counter(p.failure.error for p in failed)
+    if (one or len(failed) == world) and len(alike) == 1 and first.error is not None:
+        shared = pickle.loads(first.error)
+        assert isinstance(shared, CheckpointError)
+        return shared
+    others = f" (so did ranks {', '.join(str(p.failure.rank) for p in failed[1:])})" if failed[1:] else ""
+    return RankError(
+        f"rank {first.failure.rank} of {world} failed in phase {first.failure.phase}{others}: "
+        f"{first.failure.error}",
+        first.failure.rank,
+        first.failure.phase,
+        [p.failure for p in failed],
+    )

@@ -1,0 +1,222 @@
+"""A torch state_dict as keys, boxes and memory, and back.
+
+The only place that looks inside DTensor and ShardedTensor. It asks `layout` for geometry
+and knows no files and no collectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed.checkpoint.stateful import Stateful
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import Replicate as TorchReplicate
+from torch.distributed.tensor import Shard as TorchShard
+from torch.distributed.tensor.placement_types import _StridedShard
+
+from ckptlab.errors import LayoutError
+from ckptlab.layout import Box, Boxes, Layout, Mesh, Placement, Replicate, Shard, Shards, StridedShard
+from ckptlab.metadata import ITEMSIZE, Tensor
+from ckptlab.plan.holding import Holding, everywhere
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One value of a state_dict under its fqn, and the keys that lead to it."""
+
+    fqn: str
+    path: Path
+    value: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """A tensor as this rank sees it: who holds what, and its own memory.
+
+    `memory[i]` is the local torch tensor behind this rank's row i of `mine`; `layout` is known
+    for a DTensor. `holding` tells of every rank, as far as this one can know.
+    """
+
+    holding: Holding
+    mine: Shards
+    memory: tuple[torch.Tensor, ...]
+    layout: Layout | None = None
+
+    def piece(self, row: int, within: Box) -> torch.Tensor:
+        """The part of the memory behind row `row` of `mine`; `within` counts in the local tensor."""
+        return self.memory[row][within.slices]
+
+    def piece_of(self, box: Box) -> torch.Tensor:
+        """The view of this rank's memory that is `box`, one of those in `mine`."""
+        same = (self.mine.boxes.offsets == box.offset).all(axis=1) & (
+            self.mine.boxes.shapes == box.shape
+        ).all(axis=1)
+        row = int(np.flatnonzero(same)[0])
+        return self.piece(row, Box(tuple(self.mine.local[row].tolist()), box.shape))
+
+
+def expand(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state with each `Stateful` (a module, an optimizer) replaced by its own `state_dict()`."""
+    return {key: value.state_dict() if isinstance(value, Stateful) else value for key, value in state.items()}
+
+
+def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
+    """Every leaf by fqn: dict keys and list positions joined by dots, as stock DCP names them.
+
+    A list is entered only if a tensor or a dict is somewhere in it; else it is one object.
+    """
+    found: dict[str, Leaf] = {}
+    for key, value in state.items():
+        _visit(found, (str(key),), value)
+    return found
+
+
+def _visit(found: dict[str, Leaf], path: Path, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _visit(found, (*path, str(key)), inner)
+    elif isinstance(value, list) and _to_enter(value):
+        for i, inner in enumerate(value):
+            _visit(found, (*path, i), inner)
+    else:
+        fqn = ".".join(map(str, path))
+        if fqn in found:
+            raise LayoutError(
+                f"two values of the state_dict are both called {fqn!r}: {found[fqn].path} and {path}"
+            )
+        found[fqn] = Leaf(fqn, path, value)
+
+
+def _to_enter(value: list[Any]) -> bool:
+    return any(isinstance(v, torch.Tensor | Mapping) or (isinstance(v, list) and _to_enter(v)) for v in value)
+
+
+def put(state: MutableMapping[str, Any], path: Path, value: Any) -> None:
+    """Set the value at `path` of a nested state_dict."""
+    inner: Any = state
+    for key in path[:-1]:
+        inner = inner[_own_key(inner, key)]
+    inner[_own_key(inner, path[-1])] = value
+
+
+def _own_key(container: Any, key: str | int) -> Any:
+    """The container's own key behind a path's: dict keys became strings on the way."""
+    if isinstance(container, Mapping) and key not in container:
+        return next((k for k in container if str(k) == key), key)
+    return key
+
+
+def unflatten(values: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str, Any]:
+    """The nested state_dict of which `values` are the leaves."""
+    nested: dict[str, Any] = {}
+    for fqn, value in values.items():
+        path = paths.get(fqn, (fqn,))
+        inner: Any = nested
+        for key, after in pairwise(path):
+            inner = _grow(inner, key, [] if isinstance(after, int) else {})
+        _grow(inner, path[-1], None)
+        inner[path[-1]] = value
+    return nested
+
+
+def _grow(container: Any, key: str | int, default: Any) -> Any:
+    if isinstance(container, list):
+        assert isinstance(key, int)
+        container += [None] * (key + 1 - len(container))
+        if container[key] is None:
+            container[key] = default
+        return container[key]
+    return container.setdefault(key, default)
+
+
+def hold(fqn: str, value: torch.Tensor, rank: int, world: int) -> Held:
+    """What this rank holds of a tensor, and what it knows of the others.
+
+    Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
+    quantized tensor.
+    """
+    tensor = Tensor(fqn, _dtype(fqn, value), tuple(value.shape))
+    if isinstance(value, DTensor):
+        layout = layout_of(fqn, value)
+        shards = layout.shards(tensor.shape)
+        mine, memory = shards.of(rank), value._local_tensor
+        return Held(Holding(tensor, shards), mine, (memory.detach(),) * len(mine), layout)
+    if isinstance(value, ShardedTensor):
+        return _hold_sharded(tensor, value, rank)
+    if value.layout is not torch.strided:
+        raise LayoutError(
+            f"{fqn!r} is a {value.layout} tensor; only dense tensors have chunks, so call .to_dense()"
+        )
+    holding = everywhere(tensor, world)
+    return Held(holding, holding.shards.of(rank), (value.detach(),))
+
+
+def _hold_sharded(tensor: Tensor, value: ShardedTensor, rank: int) -> Held:
+    known = value.metadata().shards_metadata
+    ndim = len(tensor.shape)
+    ranks = [shard.placement.rank() for shard in known]
+    boxes = Boxes(
+        np.array([shard.shard_offsets for shard in known], np.int64).reshape(len(known), ndim),
+        np.array([shard.shard_sizes for shard in known], np.int64).reshape(len(known), ndim),
+    )
+    shards = Shards(np.array(ranks, np.int64), boxes, np.zeros_like(boxes.offsets))
+    full = boxes.numel > 0
+    mine = shards.of(rank)
+    assert len(mine) == len(value.local_shards())
+    kept = [s.tensor.detach() for s, n in zip(value.local_shards(), mine.boxes.numel, strict=True) if n]
+    whole = Shards(shards.rank[full], boxes.take(full), shards.local[full])
+    return Held(Holding(tensor, whole), whole.of(rank), tuple(kept))
+
+
+def layout_of(fqn: str, value: DTensor) -> Layout:
+    """Mesh and placements of a DTensor."""
+    placements = tuple(_placement(fqn, p) for p in value.placements)
+    return Layout(_mesh(value.device_mesh), placements)
+
+
+@lru_cache(maxsize=256)
+def _mesh(mesh: DeviceMesh) -> Mesh:
+    return Mesh(tuple(mesh.mesh.shape), tuple(mesh.mesh_dim_names or ()), tuple(mesh.mesh.flatten().tolist()))
+
+
+def _placement(fqn: str, placement: object) -> Placement:
+    if isinstance(placement, _StridedShard):
+        return StridedShard(placement.dim, int(placement.split_factor))
+    if isinstance(placement, TorchShard):
+        return Shard(placement.dim)
+    if isinstance(placement, TorchReplicate):
+        return Replicate()
+    raise LayoutError(
+        f"{fqn!r} has placement {placement}: its elements are on no rank; redistribute it first"
+    )
+
+
+def torch_placements(layout: Layout) -> tuple[Any, ...]:
+    """The placements of a layout as DTensor wants them."""
+    return tuple(
+        _StridedShard(p.dim, split_factor=p.split_factor)
+        if isinstance(p, StridedShard)
+        else TorchShard(p.dim)
+        if isinstance(p, Shard)
+        else TorchReplicate()
+        for p in layout.placements
+    )
+
+
+def _dtype(fqn: str, value: torch.Tensor) -> str:
+    name = str(value.dtype).removeprefix("torch.")
+    if name not in ITEMSIZE:
+        raise LayoutError(
+            f"{fqn!r} has dtype {value.dtype}, which has no plain bytes to store; convert it first"
+        )
+    return name

@@ -1,0 +1,112 @@
+"""Every mismatch between a checkpoint and a target, before a byte is read.
+
+All of them at once, each with its cause and what to do. It reads no bytes and knows no
+ranks of this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ckptlab.errors import MismatchError
+from ckptlab.metadata import Metadata, Tensor, near
+
+Kind = Literal["missing", "unexpected", "shape", "dtype", "type"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a target holds under a key: a tensor, or an object (`tensor` is None)."""
+
+    tensor: Tensor | None
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One thing that does not fit. `stored` and `wanted` are in words; `remedy` says what to do."""
+
+    kind: Kind
+    fqn: str
+    stored: str
+    wanted: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.kind:10} {self.fqn}: checkpoint {self.stored}, target {self.wanted}. {self.remedy}"
+
+
+def check(metadata: Metadata, target: Mapping[str, Wanted]) -> tuple[Mismatch, ...]:
+    """Every key that does not fit, in the target's order, then what the target does not ask for.
+
+    `unexpected` findings are of keys that the checkpoint has and the target has not: a load
+    leaves them aside, as stock does.
+
+    >>> from ckptlab.layout import Layout
+    >>> from ckptlab.plan.metadata_of import metadata_of
+    >>> saved = metadata_of([Tensor("w", "float32", (4, 4))], Layout.parse("2", "Shard(0)"))
+    >>> [m.kind for m in check(saved, {"w": Wanted(Tensor("w", "float32", (4, 5)))})]
+    ['shape']
+    """
+    found = []
+    for fqn, wanted in target.items():
+        if fqn in metadata.rows:
+            found += _fit(metadata.tensors[metadata.rows[fqn]], wanted.tensor)
+        elif fqn in metadata.objects:
+            if wanted.tensor is not None:
+                found.append(
+                    Mismatch(
+                        "type", fqn, "object", _say(wanted.tensor), "Load it as an object, not a tensor."
+                    )
+                )
+        else:
+            names = [*metadata.rows, *metadata.objects]
+            remedy = f"The checkpoint has no such key{near(fqn, names)}".removesuffix("?") + "."
+            found.append(Mismatch("missing", fqn, "nothing", _say(wanted.tensor), remedy))
+    for fqn in [*metadata.rows, *metadata.objects]:
+        if fqn not in target:
+            stored = metadata.tensors[metadata.rows[fqn]] if fqn in metadata.rows else None
+            found.append(Mismatch("unexpected", fqn, _say(stored), "nothing", "It stays in the checkpoint."))
+    return tuple(found)
+
+
+def _fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
+    if wanted is None:
+        return [Mismatch("type", stored.fqn, _say(stored), "object", "Give a tensor to load it into.")]
+    found = []
+    if stored.shape != wanted.shape:
+        found.append(
+            Mismatch(
+                "shape", stored.fqn, str(list(stored.shape)), str(list(wanted.shape)), _why(stored, wanted)
+            )
+        )
+    if stored.dtype != wanted.dtype:
+        remedy = f"Make the target {stored.dtype}, or load with dtype='cast'."
+        found.append(Mismatch("dtype", stored.fqn, stored.dtype, wanted.dtype, remedy))
+    return found
+
+
+def _why(stored: Tensor, wanted: Tensor) -> str:
+    """The likeliest cause of two shapes that differ."""
+    if stored.shape == wanted.shape[::-1]:
+        return "One is the transpose of the other."
+    if len(stored.shape) == len(wanted.shape):
+        dims = [d for d, (a, b) in enumerate(zip(stored.shape, wanted.shape, strict=True)) if a != b]
+        return f"They differ in dim {', '.join(map(str, dims))}: was the model built with the same sizes?"
+    return f"The checkpoint has {len(stored.shape)} dims, the target {len(wanted.shape)}."
+
+
+def _say(tensor: Tensor | None) -> str:
+    return "object" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
+
+
+def refuse(path: str, found: Iterable[Mismatch]) -> None:
+    """Raise one `MismatchError` that lists every finding but the unexpected; return if there is none."""
+    wrong = [m for m in found if m.kind != "unexpected"]
+    if not wrong:
+        return
+    shown = "\n".join(f"  {m}" for m in wrong[:20])
+    more = f"\n  ... and {len(wrong) - 20} more in .problems" if len(wrong) > 20 else ""
+    count = f"{len(wrong)} mismatch{'es' if len(wrong) > 1 else ''}"
+    raise MismatchError(f"{path} does not fit the target, nothing was loaded; {count}:\n{shown}{more}", wrong)

@@ -1,0 +1,86 @@
+"""A tensor as it lives on ranks: what is saved, and what a load must fill.
+
+Both plans begin here. No bytes, no clocks and no ranks of this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptlab.errors import LayoutError
+from ckptlab.layout import Boxes, Layout, Replicate, Shards
+from ckptlab.metadata import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Holding:
+    """One tensor, and which rank holds which box of it."""
+
+    tensor: Tensor
+    shards: Shards
+
+
+def holdings(tensors: Iterable[Tensor], layout: Layout | Mapping[str, Layout]) -> tuple[Holding, ...]:
+    """The tensors under one layout, or each under its own (by fqn).
+
+    Placements that name a dim which a tensor has not fall back to a replica on every rank, as models
+    under one recipe have scalars and vectors too.
+
+    >>> from ckptlab.layout import Layout
+    >>> held = holdings([Tensor("w", "float32", (4, 2))], Layout.parse("2", "Shard(0)"))
+    >>> held[0].shards.boxes[1]
+    Box[2:4, 0:2]
+    """
+    held = []
+    for tensor in tensors:
+        chosen = layout if isinstance(layout, Layout) else layout[tensor.fqn]
+        held.append(Holding(tensor, fitted(chosen, tensor.shape).shards(tensor.shape)))
+    return tuple(held)
+
+
+def fitted(layout: Layout, shape: tuple[int, ...]) -> Layout:
+    """The layout for a tensor of this shape: axes that shard a dim which it has not replicate it instead."""
+    placements = tuple(
+        p if isinstance(p, Replicate) or -len(shape) <= p.dim < len(shape) else Replicate()
+        for p in layout.placements
+    )
+    return Layout(layout.mesh, placements)
+
+
+def everywhere(tensor: Tensor, world: int) -> Holding:
+    """A plain tensor that every one of `world` ranks holds whole."""
+    ndim = len(tensor.shape)
+    full = np.array(tensor.shape, np.int64).reshape(1, ndim)
+    count = world if all(tensor.shape) else 0
+    corner = np.zeros((count, ndim), np.int64)
+    return Holding(tensor, Shards(np.arange(count), Boxes(corner, np.repeat(full, count, axis=0)), corner))
+
+
+def merge(parts: Iterable[Holding]) -> Holding:
+    """One tensor, told of by several ranks, each of its own part.
+
+    Raises `LayoutError` if they tell of different tensors.
+    """
+    rows = list(parts)
+    told = {part.tensor for part in rows}
+    if len(told) > 1:
+        kinds = " and ".join(sorted(f"{t.dtype}{list(t.shape)}" for t in told))
+        raise LayoutError(
+            f"ranks disagree on tensor {rows[0].tensor.fqn!r}: {kinds}; "
+            "a key must name the same global tensor on every rank",
+            list(told),
+        )
+    return Holding(
+        rows[0].tensor,
+        Shards(
+            np.concatenate([p.shards.rank for p in rows]),
+            Boxes(
+                np.concatenate([p.shards.boxes.offsets for p in rows]),
+                np.concatenate([p.shards.boxes.shapes for p in rows]),
+            ),
+            np.concatenate([p.shards.local for p in rows]),
+        ),
+    )
