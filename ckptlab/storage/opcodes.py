@@ -1,0 +1,91 @@
+"""The few pickle opcodes that checkpoints are made of, as bytes.
+
+For writing what `pickle.dumps` would write of classes that this process need not have.
+It writes only; it knows no file format and no torch.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Sequence
+
+NONE, TRUE, FALSE, STOP = b"N", b"\x88", b"\x89", b"."
+EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
+CALL, NEW, SET_STATE, PERSISTENT = b"R", b"\x81", b"b", b"Q"
+_SHORT_TUPLES = (b"\x85", b"\x86", b"\x87")
+
+
+def header(protocol: int) -> bytes:
+    """What a pickle begins with."""
+    return b"\x80" + bytes([protocol])
+
+
+def integer(value: int) -> bytes:
+    """An int, in the shortest form that pickle chooses."""
+    if 0 <= value < 256:
+        return b"K" + value.to_bytes(1, "little")
+    if 0 <= value < 65536:
+        return b"M" + value.to_bytes(2, "little")
+    if -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    body = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    return b"\x8a" + bytes([len(body)]) + body
+
+
+def text(value: str) -> bytes:
+    """A str."""
+    body = value.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(body)) + body
+
+
+def named(module: str, name: str) -> bytes:
+    """A class or function, looked up by its name."""
+    return f"c{module}\n{name}\n".encode()
+
+
+def tuple_of(items: Sequence[bytes]) -> bytes:
+    """A tuple of items that are opcodes already."""
+    if not items:
+        return EMPTY_TUPLE
+    if len(items) <= len(_SHORT_TUPLES):
+        return b"".join(items) + _SHORT_TUPLES[len(items) - 1]
+    return b"(" + b"".join(items) + b"t"
+
+
+def dict_of(items: Iterable[bytes]) -> bytes:
+    """A dict of keys and values by turns."""
+    body = b"".join(items)
+    return b"}(" + body + b"u" if body else EMPTY_DICT
+
+
+def list_of(items: Iterable[bytes]) -> bytes:
+    """A list."""
+    body = b"".join(items)
+    return b"](" + body + b"e" if body else EMPTY_LIST
+
+
+class Shared:
+    """Values that a pickle uses many times: made once at its beginning, fetched by number from then on.
+
+    Each method returns the opcodes that fetch; `definitions` are the opcodes that make
+    them all and leave the stack as it was.
+    """
+
+    def __init__(self) -> None:
+        self._made: list[bytes] = []
+        self._fetch: dict[bytes, bytes] = {}
+
+    def __call__(self, opcodes: bytes) -> bytes:
+        """The value that `opcodes` make."""
+        fetch = self._fetch.get(opcodes)
+        if fetch is None:
+            at = len(self._made)
+            fetch = b"h" + bytes([at]) if at < 256 else b"j" + struct.pack("<I", at)
+            self._fetch[opcodes] = fetch
+            self._made.append(opcodes + b"\x940")
+        return fetch
+
+    @property
+    def definitions(self) -> bytes:
+        """To stand right after the header."""
+        return b"".join(self._made)
