@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,6 +79,7 @@ def load(
         held = team.together("plan", lambda: _hold(leaves, team))
         found = _agree(check(checkpoint.metadata, _wanted(leaves, held)), team)
         team.together("plan", lambda: refuse(checkpoint.path, _errors(found, strict, dtype)))
+        _say_casts(found)
         missing = {m.fqn for m in found if m.kind == "missing"}
         keys = [fqn for fqn in leaves if fqn not in missing]
         tensors = [fqn for fqn in keys if fqn in held]
@@ -135,6 +137,13 @@ def _errors(found: Sequence[Mismatch], strict: bool, dtype: str) -> list[Mismatc
     return [m for m in found if m.kind not in allowed]
 
 
+def _say_casts(found: Sequence[Mismatch]) -> None:
+    casts = [f"{m.fqn} ({m.stored} to {m.wanted})" for m in found if m.kind == "dtype"]
+    if casts:
+        more = f" and {len(casts) - 5} more" if len(casts) > 5 else ""
+        warnings.warn(f"elements are cast to the target's dtype: {', '.join(casts[:5])}{more}", stacklevel=3)
+
+
 def _plan(metadata: Metadata, held: Sequence[Held]) -> LoadPlan:
     return plan_load(metadata, [Holding(h.holding.tensor, h.mine) for h in held])
 
@@ -170,7 +179,7 @@ def _object(checkpoint: Checkpoint, fqn: str) -> Any:
     except Exception as error:
         raise UnsafeError(
             f"object {fqn!r} of {checkpoint.path} is not made of plain values, so it is not unpickled: "
-            f"{error}\nIf you trust its writer, allow its classes with torch.serialization.add_safe_globals([...]).",
+            f"{error}\nIf you trust its writer, allow its classes by torch.serialization.add_safe_globals.",
             [fqn],
         ) from error
 

@@ -7,13 +7,14 @@ and knows no files and no collectives.
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed._shard.sharded_tensor import Shard as ShardOfSharded
 from torch.distributed._shard.sharded_tensor import ShardedTensor
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.device_mesh import DeviceMesh
@@ -220,3 +221,50 @@ def _dtype(fqn: str, value: torch.Tensor) -> str:
             f"{fqn!r} has dtype {value.dtype}, which has no plain bytes to store; convert it first"
         )
     return name
+
+
+def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros of `shape` and `dtype`, sharded as `model` is if that has this shape; else a plain tensor."""
+    if model is None or tuple(model.shape) != shape:
+        device = "cpu" if model is None else model.device
+        return torch.zeros(shape, dtype=dtype, device=device)
+    if isinstance(model, DTensor):
+        local = torch.zeros_like(model._local_tensor, dtype=dtype)
+        return DTensor.from_local(
+            local,
+            model.device_mesh,
+            model.placements,
+            run_check=False,
+            shape=model.shape,
+            stride=model.stride(),
+        )
+    if isinstance(model, ShardedTensor):
+        known = replace(model.metadata())
+        known.tensor_properties = replace(known.tensor_properties, dtype=dtype)
+        shards = [
+            ShardOfSharded(torch.zeros_like(shard.tensor, dtype=dtype), shard.metadata)
+            for shard in model.local_shards()
+        ]
+        return ShardedTensor._init_from_local_shards_and_global_metadata(
+            shards, known, process_group=model._process_group
+        )
+    return torch.zeros_like(model, dtype=dtype)
+
+
+def device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
+    """The mesh as torch has it, over the default process group; every rank calls it. `device` is "cpu" or "cuda"."""
+    ranks = torch.tensor(mesh.rank_list, dtype=torch.int).reshape(mesh.shape)
+    return DeviceMesh(device, ranks, mesh_dim_names=mesh.axes)
+
+
+def blank(tensor: Tensor, layout: Layout, mesh: DeviceMesh, device: str, fill: int = 0) -> DTensor:
+    """A DTensor under a layout on `mesh`, every byte of it `fill`."""
+    local = torch.empty(
+        layout.local_shape(tensor.shape, mesh.get_rank()), dtype=getattr(torch, tensor.dtype), device=device
+    )
+    local.reshape(-1).view(torch.uint8).fill_(fill)
+    strides = torch.empty(tensor.shape, device="meta").stride()
+    placements = torch_placements(layout)
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=torch.Size(tensor.shape), stride=strides
+    )

@@ -7,8 +7,8 @@ library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -124,6 +124,36 @@ class Scene:
 
     def __repr__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One rectangle of a panel that has few: what `Marks` holds in columns, with its facts in words."""
+
+    box: tuple[float, float, float, float]
+    ranks: tuple[int, ...]
+    colour: int = NEUTRAL
+    style: int = FILLED
+    label: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+def collect(rows: Sequence[Mark]) -> Marks:
+    """`Marks` from single ones. A fact that a mark has not is left empty."""
+    labels = dict.fromkeys(label for row in rows for label in row.facts)
+    facts = []
+    for label in labels:
+        said = [row.facts.get(label, "") for row in rows]
+        index = {word: i for i, word in enumerate(dict.fromkeys(said))}
+        facts.append(Fact(label, "word", np.array([index[w] for w in said], np.int64), tuple(index)))
+    return marks(
+        [row.box for row in rows],
+        [row.colour for row in rows],
+        [row.style for row in rows],
+        [row.ranks for row in rows],
+        [row.label for row in rows],
+        facts,
+    )
 
 
 def marks(

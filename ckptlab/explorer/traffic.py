@@ -1,0 +1,95 @@
+"""The picture of a load: for each rank, bytes foretold, bytes really read, and what stock DCP would read.
+
+The live run draws its counts into the very bars of the forecast. Plain data: no torch and
+no drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Mark, Note, Panel, collect
+from ckptlab.metadata import human_bytes
+from ckptlab.plan.forecast import Forecast
+
+LEFT, BAR, RIGHT = 1.6, 8.0, 5.6
+ROW, THICK, THIN, HEAD = 1.0, 0.44, 0.16, 0.3
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a live run told of one rank so far: phase, bytes, seconds; and, at the end, the verdict."""
+
+    rank: int
+    phase: str
+    nbytes: int
+    seconds: float
+    equal: bool | None = None
+
+
+def traffic_panel(foretold: Forecast, ran: Sequence[Ran] = (), name: str = "traffic") -> Panel:
+    """One bar a rank: outlined as foretold, filled as counted; below it, thin and hatched, stock DCP's."""
+    told = {r.rank: r for r in ran}
+    most = max(1, int(foretold.stock.max(initial=0)), int(foretold.bytes_by_rank.max(initial=0)))
+    drawn, notes = [], []
+    for rank in range(foretold.world):
+        wanted, stock = int(foretold.bytes_by_rank[rank]), int(foretold.stock[rank])
+        top = HEAD + rank * ROW
+        facts = {
+            "foretold": f"{human_bytes(wanted)} in {int(foretold.reads[rank])} reads",
+            "stock DCP": human_bytes(stock),
+        }
+        now = told.get(rank)
+        if now is not None:
+            facts["read"] = human_bytes(now.nbytes)
+            drawn.append(
+                Mark(
+                    (LEFT, top, BAR * now.nbytes / most, THICK), (rank,), rank, FILLED, f"rank {rank}", facts
+                )
+            )
+        drawn.append(
+            Mark((LEFT, top, BAR * wanted / most, THICK), (rank,), rank, OUTLINED, f"rank {rank}", facts)
+        )
+        drawn.append(
+            Mark(
+                (LEFT, top + THICK + 0.05, BAR * stock / most, THIN),
+                (rank,),
+                NEUTRAL,
+                HATCHED,
+                f"rank {rank}",
+                facts,
+            )
+        )
+        notes.append(Note(LEFT - 0.25, top + THICK / 2, f"rank {rank}", "end"))
+        notes.append(Note(LEFT + BAR + 0.25, top + THICK / 2, _said(wanted, now), "start"))
+    return Panel(
+        name,
+        "bars",
+        "Bytes read, rank by rank",
+        summary(foretold),
+        LEFT + BAR + RIGHT,
+        HEAD + foretold.world * ROW,
+        collect(drawn),
+        tuple(notes),
+    )
+
+
+def _said(wanted: int, now: Ran | None) -> str:
+    if now is None:
+        return f"{human_bytes(wanted)} foretold"
+    if now.equal is None:
+        return f"{human_bytes(now.nbytes)} of {human_bytes(wanted)}, {now.phase}"
+    match = "foretold = read" if now.nbytes == wanted else f"foretold {human_bytes(wanted)}, read"
+    verdict = "equal" if now.equal else "NOT EQUAL"
+    return f"{match} {human_bytes(now.nbytes)}, {verdict}, {now.seconds:.2f} s"
+
+
+def summary(foretold: Forecast) -> str:
+    """The forecast in one line."""
+    stock = int(foretold.stock.sum())
+    return (
+        f"{human_bytes(foretold.total)} in {int(foretold.reads.sum()):,} reads, "
+        f"{foretold.amplification:.2f}x what is wanted; "
+        f"stock DCP: {human_bytes(stock)}, {foretold.stock_amplification:.2f}x"
+    )
