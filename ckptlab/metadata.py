@@ -126,6 +126,22 @@ def near(name: str, names: Mapping[str, object] | list[str]) -> str:
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
+def human_bytes(n: int) -> str:
+    """Bytes as people read them, in powers of 1024: exact below 1 KiB, else three figures.
+
+    `0 B`, `512 B`, `1.50 KiB`, `16.0 MiB`, `754 GiB`.
+    """
+    if abs(n) < 1024:
+        return f"{n} B"
+    value, unit = float(n), "B"
+    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):  # noqa: B007
+        value /= 1024
+        if abs(value) < 999.5:
+            break
+    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
 class ChunkColumns:
     """Grows `Chunks` tensor by tensor; for codecs that read one and plans that make one."""
 

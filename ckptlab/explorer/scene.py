@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from ckptlab.metadata import human_bytes
+
 FILLED, OUTLINED, HATCHED = 0, 1, 2
 """Styles of a mark."""
 
@@ -175,19 +177,3 @@ def marks(
         tuple(labels),
         tuple(facts),
     )
-
-
-def human_bytes(n: int) -> str:
-    """Bytes as people read them, in powers of 1024: exact below 1 KiB, else three figures.
-
-    `0 B`, `512 B`, `1.50 KiB`, `16.0 MiB`, `754 GiB`.
-    """
-    if abs(n) < 1024:
-        return f"{n} B"
-    value, unit = float(n), "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):  # noqa: B007
-        value /= 1024
-        if abs(value) < 999.5:
-            break
-    digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
-    return f"{value:.{digits}f} {unit}"

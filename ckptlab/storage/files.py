@@ -87,7 +87,7 @@ class LocalFiles:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.fspath(root)
+        self.root: str = os.fspath(root)
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._open)

@@ -64,6 +64,11 @@ def list_of(items: Iterable[bytes]) -> bytes:
     return b"](" + body + b"e" if body else EMPTY_LIST
 
 
+def framed(body: bytes) -> bytes:
+    """A whole pickle of protocol 4; its one frame lets a reader take it in at once."""
+    return header(4) + b"\x95" + struct.pack("<Q", len(body)) + body
+
+
 class Shared:
     """Values that a pickle uses many times: made once at its beginning, fetched by number from then on.
 

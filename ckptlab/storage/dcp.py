@@ -1,0 +1,329 @@
+"""The `.metadata` of a torch.distributed.checkpoint directory, read without torch into columns.
+
+Every size and place that it claims is checked. Writing one is in `dcp_write`; the file of
+our own beside it is in `sidecar`. It knows no rank of this process, and opens no file.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from ckptlab.errors import CheckpointError, CorruptError
+from ckptlab.layout.box import Ints
+from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
+from ckptlab.storage.dcp_write import METADATA_MODULE, PLACES_MODULE, write_metadata
+from ckptlab.storage.files import inside
+from ckptlab.storage.sidecar import LAYOUT_FILE, read_layouts, write_layouts
+from ckptlab.storage.torch_save import DTYPES, StandIn, gc_paused, restricted_load
+
+__all__ = [
+    "LAYOUT_FILE",
+    "METADATA_FILE",
+    "data_file",
+    "read_layouts",
+    "read_metadata",
+    "write_layouts",
+    "write_metadata",
+    "writer",
+]
+
+METADATA_FILE = ".metadata"
+
+_MAX = 2**63 - 1
+_DATA_FILE = re.compile(r"(?:.*/)?__(\d{1,9})_\d+(?:_[^/]*)?\.distcp")
+
+
+def data_file(rank: int, index: int, generation: str) -> str:
+    """The name of a rank's data file: stock torch's own for the first `generation`, "", else a new one."""
+    return f"__{rank}_{index}_{generation}.distcp" if generation else f"__{rank}_{index}.distcp"
+
+
+class _Metadata(StandIn):
+    state_dict_metadata: object = None
+    planner_data: object = None
+    storage_data: object = None
+    storage_meta: object = None
+
+
+class _TensorEntry(StandIn):
+    properties: object = None
+    size: object = None
+    chunks: object = None
+
+
+class _BytesEntry(StandIn):
+    pass
+
+
+class _Properties(StandIn):
+    state: object = None
+
+    def __setstate__(self, state: object) -> None:
+        self.__dict__["state"] = state
+
+
+class _Chunk(StandIn):
+    offsets: Sequence[int] = ()
+    sizes: Sequence[int] = ()
+
+
+class _Index(StandIn):
+    fqn: str = ""
+    offset: Sequence[int] | None = None
+    index: object = None
+
+
+class _Place(StandIn):
+    relative_path: str = ""
+    offset: int = -1
+    length: int = -1
+    transform_descriptors: object = None
+
+
+class _Meta(StandIn):
+    save_id: object = None
+
+
+class _Ignored(StandIn):
+    pass
+
+
+_SHARDED = "torch.distributed._shard.sharded_tensor.metadata"
+
+_STOCK: Mapping[tuple[str, str], object] = {
+    **DTYPES,
+    ("torch", "Size"): tuple,
+    ("collections", "OrderedDict"): dict,
+    (METADATA_MODULE, "Metadata"): _Metadata,
+    (METADATA_MODULE, "TensorStorageMetadata"): _TensorEntry,
+    (METADATA_MODULE, "BytesStorageMetadata"): _BytesEntry,
+    (METADATA_MODULE, "ChunkStorageMetadata"): _Chunk,
+    (METADATA_MODULE, "MetadataIndex"): _Index,
+    (METADATA_MODULE, "StorageMeta"): _Meta,
+    (METADATA_MODULE, "TensorProperties"): _Properties,
+    (METADATA_MODULE, "_MEM_FORMAT_ENCODING"): _Ignored,
+    (_SHARDED, "TensorProperties"): _Properties,
+    (_SHARDED, "MEM_FORMAT_ENCODING"): _Ignored,
+    (PLACES_MODULE, "_StorageInfo"): _Place,
+    ("torch.serialization", "_get_layout"): _Ignored,
+    **{
+        (module, kind): _Ignored
+        for module in ("pathlib", "pathlib._local")
+        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+    },
+}  # fmt: skip
+
+
+def read_metadata(data: bytes, where: str) -> Metadata:
+    """What a `.metadata` says, every claim in it checked against the others; `where` names the file.
+
+    `CorruptError` if it is damaged or contradicts itself, `UnsafeError` if it asks for anything that
+    such a file does not need, `CheckpointError` for what stock torch can write and this cannot read
+    (compressed chunks, quantised dtypes).
+    """
+    with gc_paused():
+        try:
+            return _Reader(where).read(restricted_load(data, _STOCK, where))
+        # Stand-ins hold whatever the file put there: a value of the wrong type surfaces where it is used.
+        except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
+            raise CorruptError(f"{where}: damaged, a value is not what it must be: {error}") from error
+
+
+class _Reader:
+    """Turns the objects of one `.metadata` into columns."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._tensors: list[Tensor] = []
+        self._rows: dict[str, int] = {}
+        self._first, self._corner = array("q", [0]), array("q", [0])
+        self._offsets, self._shapes, self._limits = array("q"), array("q"), array("q")
+        self._files: dict[str, int] = {}
+        self._file, self._start, self._length = array("i"), array("q"), array("q")
+        self._objects: dict[str, Extent | None] = {}
+        self._by_offset: dict[int, dict[tuple[int, ...], list[int]]] = {}
+
+    def read(self, top: object) -> Metadata:
+        if type(top) is not _Metadata:
+            self._fail(f"holds a {type(top).__name__}, not what a checkpoint says of itself")
+        for fqn, entry in self._dict(top.state_dict_metadata, "state_dict_metadata").items():
+            self._entry(fqn, entry)
+        self._check_boxes()
+        self._file = array("i", [-1]) * self._first[-1]
+        self._start, self._length = (array("q", [0]) * self._first[-1] for _ in range(2))
+        for index, place in self._dict(top.storage_data, "storage_data").items():
+            self._place(index, place)
+        self._check_places()
+        meta = top.storage_meta
+        save_id = meta.save_id if type(meta) is _Meta else None
+        return Metadata(
+            tuple(self._tensors),
+            Chunks(
+                _column(self._first),
+                _column(self._corner),
+                _column(self._offsets),
+                _column(self._shapes),
+                np.array(self._file, np.int32),
+                _column(self._start),
+                _column(self._length),
+            ),
+            tuple(self._files),
+            tuple(writer(name) for name in self._files),
+            {fqn: extent for fqn, extent in self._objects.items() if extent is not None},
+            _paths(top.planner_data),
+            {},
+            save_id if isinstance(save_id, str) else None,
+        )
+
+    def _fail(self, what: str, fqn: object = None) -> NoReturn:
+        about = f"{fqn!r} " if fqn is not None else ""
+        raise CorruptError(f"{self._where}: {about}{what}", [] if fqn is None else [fqn])
+
+    def _dict(self, value: object, name: str) -> dict[object, object]:
+        if type(value) is not dict:
+            self._fail(f"has no {name}")
+        return value
+
+    def _entry(self, fqn: object, entry: object) -> None:
+        """One tensor with its chunks, or one object."""
+        if type(fqn) is not str:
+            self._fail(f"names something by {fqn!r}, which is no text")
+        if type(entry) is _BytesEntry:
+            self._objects[fqn] = None
+            return
+        if type(entry) is not _TensorEntry:
+            self._fail(f"is a {type(entry).__name__}, neither tensor nor object", fqn)
+        tensor = Tensor(fqn, self._dtype(fqn, entry.properties), self._shape(fqn, entry.size))
+        if not 0 <= tensor.nbytes <= _MAX:
+            self._fail(f"of {tensor.dtype} {list(tensor.shape)} is larger than any memory", fqn)
+        self._rows[fqn] = len(self._tensors)
+        self._tensors.append(tensor)
+        ndim, chunks = len(tensor.shape), entry.chunks
+        if type(chunks) is not list:
+            self._fail("has no list of chunks", fqn)
+        for chunk in chunks:
+            if type(chunk) is not _Chunk or not len(chunk.offsets) == len(chunk.sizes) == ndim:
+                self._fail(f"has a chunk that does not fit its shape {list(tensor.shape)}", fqn)
+            self._offsets.extend(chunk.offsets)
+            self._shapes.extend(chunk.sizes)
+        self._limits.extend(tensor.shape * len(chunks))
+        self._first.append(self._first[-1] + len(chunks))
+        self._corner.append(len(self._offsets))
+
+    def _dtype(self, fqn: str, properties: object) -> str:
+        state = properties.state if type(properties) is _Properties else None
+        if type(state) is not tuple or not state or type(state[0]) is not str:
+            self._fail("has no dtype", fqn)
+        if state[0] not in ITEMSIZE:
+            raise CheckpointError(
+                f"{self._where}: {fqn!r} is {state[0]}, a dtype that is not supported", [fqn]
+            )
+        return state[0]
+
+    def _shape(self, fqn: str, size: object) -> tuple[int, ...]:
+        if type(size) is not tuple or not all(type(n) is int and 0 <= n <= _MAX for n in size):
+            self._fail(f"has the shape {size}", fqn)
+        return size
+
+    def _check_boxes(self) -> None:
+        """Every chunk lies inside its tensor."""
+        offsets, shapes, limits = _column(self._offsets), _column(self._shapes), _column(self._limits)
+        bad = np.flatnonzero((offsets < 0) | (shapes < 0) | (offsets > limits - np.maximum(shapes, 0)))
+        if not len(bad):
+            return
+        row = int(np.searchsorted(self._corner, bad[0], side="right")) - 1
+        tensor = self._tensors[row]
+        ndim = len(tensor.shape)
+        low = int(bad[0]) - (int(bad[0]) - self._corner[row]) % ndim
+        offset, shape = self._offsets[low : low + ndim].tolist(), self._shapes[low : low + ndim].tolist()
+        self._fail(
+            f"has a chunk of shape {shape} at {offset}, outside its shape {list(tensor.shape)}", tensor.fqn
+        )
+
+    def _place(self, index: object, place: object) -> None:
+        """Where one chunk or object lies."""
+        if type(index) is not _Index or type(place) is not _Place:
+            self._fail(f"has {type(place).__name__} for a place in a file")
+        fqn, start, length = index.fqn, place.offset, place.length
+        if place.transform_descriptors:
+            raise CheckpointError(
+                f"{self._where}: {fqn!r} is stored through {place.transform_descriptors}, "
+                "a transform that is not supported",
+                [fqn],
+            )
+        if type(start) is not int or type(length) is not int or min(start, length, _MAX - start - length) < 0:
+            self._fail(f"lies at byte {start!r}, {length!r} bytes long", fqn)
+        file = self._files.get(place.relative_path)
+        if file is None:
+            file = len(self._files)
+            self._files[inside(place.relative_path, f"{self._where}: {fqn!r}")] = file
+        if fqn in self._objects:
+            self._objects[fqn] = Extent(file, start, length)
+        elif fqn in self._rows:
+            for row in self._chunk(self._rows[fqn], index):
+                self._file[row], self._start[row], self._length[row] = file, start, length
+
+    def _chunk(self, tensor: int, index: _Index) -> Sequence[int]:
+        """The chunks that an index means: its hint, if that is right, else every one at this offset."""
+        offset, hint = tuple(index.offset or ()), index.index
+        first, after = self._first[tensor], self._first[tensor + 1]
+        if type(hint) is int and 0 <= hint < after - first and self._offset(tensor, first + hint) == offset:
+            return (first + hint,)
+        return self._at(tensor).get(offset, ())
+
+    def _offset(self, tensor: int, row: int) -> tuple[int, ...]:
+        ndim = len(self._tensors[tensor].shape)
+        low = self._corner[tensor] + (row - self._first[tensor]) * ndim
+        return tuple(self._offsets[low : low + ndim])
+
+    def _at(self, tensor: int) -> dict[tuple[int, ...], list[int]]:
+        """The chunks of a tensor by offset, made when a hint was of no use."""
+        if tensor not in self._by_offset:
+            found: dict[tuple[int, ...], list[int]] = {}
+            for row in range(self._first[tensor], self._first[tensor + 1]):
+                found.setdefault(self._offset(tensor, row), []).append(row)
+            self._by_offset[tensor] = found
+        return self._by_offset[tensor]
+
+    def _check_places(self) -> None:
+        """Every chunk and every object lies somewhere."""
+        for fqn, extent in self._objects.items():
+            if extent is None:
+                self._fail("has no place in any file", fqn)
+        for row in np.flatnonzero(np.array(self._file) < 0).tolist():
+            tensor = int(np.searchsorted(self._first, row, side="right")) - 1
+            offset = self._offset(tensor, row)
+            # Old torch stored replicas and empty shards under one key, though it listed each.
+            same = [other for other in self._at(tensor)[offset] if self._file[other] >= 0]
+            if not same:
+                self._fail(
+                    f"has a chunk at {list(offset)} with no place in any file", self._tensors[tensor].fqn
+                )
+            for column in (self._file, self._start, self._length):
+                column[row] = column[same[0]]
+
+
+def _column(numbers: array[int]) -> Ints:
+    return np.array(numbers, np.int64)
+
+
+def writer(name: str) -> int:
+    """The rank that wrote a data file, by its name; -1 if the name does not tell."""
+    found = _DATA_FILE.fullmatch(name)
+    return int(found[1]) if found else -1
+
+
+def _paths(planner_data: object) -> Mapping[str, tuple[str | int, ...]]:
+    """What stock's own planner keeps; another planner's data is none of ours."""
+    if type(planner_data) is not dict:
+        return {}
+    return {
+        fqn: path
+        for fqn, path in planner_data.items()
+        if type(fqn) is str and type(path) is tuple and all(type(step) in (str, int) for step in path)
+    }
