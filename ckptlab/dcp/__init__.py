@@ -11,7 +11,7 @@ import os
 from typing import Any
 
 from ckptlab import engine
-from ckptlab.dcp.metadata import STATE_DICT_TYPE, Metadata, stock_metadata
+from ckptlab.dcp.metadata import Metadata, stock_metadata
 from ckptlab.dcp.optimizer import load_sharded_optimizer_state_dict
 from ckptlab.dcp.storage import DefaultLoadPlanner, DefaultSavePlanner, FileSystemReader, FileSystemWriter
 from ckptlab.errors import CheckpointError
@@ -33,7 +33,7 @@ Id = str | os.PathLike[str] | None
 
 
 def save(
-    state_dict: STATE_DICT_TYPE,
+    state_dict: dict[str, Any],
     *,
     checkpoint_id: Id = None,
     storage_writer: FileSystemWriter | None = None,
@@ -56,7 +56,7 @@ def save(
 
 
 def load(
-    state_dict: STATE_DICT_TYPE,
+    state_dict: dict[str, Any],
     *,
     checkpoint_id: Id = None,
     storage_reader: FileSystemReader | None = None,
@@ -78,7 +78,7 @@ def load(
 
 
 def save_state_dict(
-    state_dict: STATE_DICT_TYPE,
+    state_dict: dict[str, Any],
     storage_writer: FileSystemWriter,
     process_group: Any = None,
     coordinator_rank: int = 0,
@@ -97,7 +97,7 @@ def save_state_dict(
 
 
 def load_state_dict(
-    state_dict: STATE_DICT_TYPE,
+    state_dict: dict[str, Any],
     storage_reader: FileSystemReader,
     process_group: Any = None,
     coordinator_rank: int = 0,

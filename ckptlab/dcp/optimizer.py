@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ckptlab import engine
-from ckptlab.dcp.metadata import STATE_DICT_TYPE
 from ckptlab.dcp.storage import DefaultLoadPlanner, FileSystemReader
 from ckptlab.engine.state import sharded_like, unflatten
 from ckptlab.errors import MismatchError
@@ -21,7 +20,7 @@ from ckptlab.storage import open_checkpoint
 
 
 def load_sharded_optimizer_state_dict(
-    model_state_dict: STATE_DICT_TYPE,
+    model_state_dict: dict[str, Any],
     optimizer_key: str,
     storage_reader: FileSystemReader,
     planner: DefaultLoadPlanner | None = None,
@@ -47,7 +46,7 @@ def load_sharded_optimizer_state_dict(
     return nested
 
 
-def _empty(metadata: Metadata, fqn: str, model: STATE_DICT_TYPE) -> torch.Tensor | None:
+def _empty(metadata: Metadata, fqn: str, model: dict[str, Any]) -> torch.Tensor | None:
     """What the state under `fqn` is loaded into; None for an object."""
     if fqn not in metadata.rows:
         return None

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.distributed.tensor import DTensor
 
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held, Leaf, Path, hold
@@ -21,7 +20,7 @@ from ckptlab.engine.transfer import memory_of, on_cpu
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Holding, merge
-from ckptlab.storage.torch_save import crc32
+from ckptlab.storage.template import crc32
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +115,8 @@ def _tell(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> _Told:
     plain = {}
     if team.world > 1:
         for fqn, leaf in leaves.items():
-            if isinstance(leaf.value, torch.Tensor) and type(leaf.value) is not DTensor and fqn in mine.held:
-                held = mine.held[fqn]
-                if held.memory and held.memory[0].shape == leaf.value.shape:
-                    plain[fqn] = crc32(memory_of(on_cpu(held.memory[0])))
+            if fqn in mine.held and mine.held[fqn].plain:
+                plain[fqn] = crc32(memory_of(on_cpu(leaf.value)))
     objects = {fqn: (len(data), crc32(data)) for fqn, data in mine.objects.items()}
     return _Told(digest.digest(), objects, plain)
 

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch.distributed.checkpoint.stateful import Stateful
 
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Held, Leaf, expand, flatten, hold, put
+from ckptlab.engine.state import Held, Leaf, expand, flatten, hand_over, hold, put
 from ckptlab.engine.transfer import Counts, Source
 from ckptlab.errors import CorruptError, UnsafeError
-from ckptlab.events import Progress, Trace, silent
+from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Metadata
 from ckptlab.plan.check import Mismatch, Wanted, check, refuse
 from ckptlab.plan.holding import Holding
@@ -47,7 +46,7 @@ class LoadReport:
     nbytes: int
     reads: int
     header_bytes: int
-    seconds: Mapping[str, float]
+    seconds: Mapping[Phase, float]
 
 
 def load(
@@ -96,7 +95,7 @@ def load(
     with trace.phase("commit"):
         for fqn, value in objects.items():
             put(state, leaves[fqn].path, value)
-        team.together("commit", lambda: _hand_over(state_dict, state))
+        team.together("commit", lambda: hand_over(state_dict, state))
     everywhere = {m.fqn for m in found if m.kind == "unexpected"}
     return LoadReport(
         checkpoint.path,
@@ -150,7 +149,9 @@ def _plan(metadata: Metadata, held: Sequence[Held]) -> LoadPlan:
 
 def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
     """Every file that the plan reads is there and long enough; said before the target changes."""
-    problems = checkpoint.check_files(np.unique(checkpoint.metadata.chunks.file[plan.chunk]).tolist())
+    files = checkpoint.metadata.chunks.file[plan.chunk]
+    names = {checkpoint.metadata.files[i] for i in np.unique(files).tolist()}
+    problems = [problem for problem in checkpoint.check_files() if problem.name in names]
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
@@ -182,12 +183,3 @@ def _object(checkpoint: Checkpoint, fqn: str) -> Any:
             f"{error}\nIf you trust its writer, allow its classes by torch.serialization.add_safe_globals.",
             [fqn],
         ) from error
-
-
-def _hand_over(state_dict: MutableMapping[str, Any], state: MutableMapping[str, Any]) -> None:
-    """Give each `Stateful` the state that was filled for it, and the caller's dict its new objects."""
-    for key, value in state_dict.items():
-        if isinstance(value, Stateful):
-            value.load_state_dict(state[key])
-        else:
-            state_dict[key] = state[key]

@@ -69,7 +69,8 @@ class Team:
         When it fails anywhere, every rank raises the same: the error itself if all failed alike,
         else a `RankError` that names the ranks that failed.
         """
-        return self._try(phase, step, lambda _: None)[0]
+        result: T = self._try(phase, step, lambda _: None)[0]
+        return result
 
     def tell(self, phase: Phase, step: Callable[[], T]) -> list[T]:
         """As `together`; gives what the step gave on every rank."""
@@ -77,7 +78,12 @@ class Team:
 
     def first(self, phase: Phase, step: Callable[[], T]) -> T:
         """Do a step on the first rank alone; every rank gets its result, or raises its error."""
-        return self._try(phase, lambda: step() if self.rank == 0 else None, lambda result: result, True)[1][0]
+
+        def alone() -> T | None:
+            return step() if self.rank == 0 else None
+
+        result: T = self._try(phase, alone, lambda it: it, one=True)[1][0]
+        return result
 
     def _try(
         self, phase: Phase, step: Callable[[], T], told: Callable[[T], Any], one: bool = False

@@ -20,13 +20,15 @@ from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
 from ckptlab.engine.transfer import chunk_buffers, on_cpu
 from ckptlab.errors import PathError
-from ckptlab.events import Progress, Trace, silent
+from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.layout import Box
 from ckptlab.metadata import ChunkColumns, Extent, Metadata
 from ckptlab.plan.save import SavePlan, plan_save
-from ckptlab.storage.dcp import LAYOUT_FILE, METADATA_FILE, data_file, write_layouts, write_metadata
+from ckptlab.storage.dcp import LAYOUT_FILE, METADATA_FILE, data_file
+from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files, LocalFiles
-from ckptlab.storage.torch_save import template
+from ckptlab.storage.sidecar import write_layouts
+from ckptlab.storage.template import template
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class SaveReport:
     rank: int
     nbytes: int
     chunks: int
-    seconds: Mapping[str, float]
+    seconds: Mapping[Phase, float]
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,9 @@ def _place(
             end[rank] += length[-1]
         columns.add(writes.boxes, writes.writer.tolist(), start, length)
     objects = {}
-    for fqn, (rank, length) in agreed.objects.items():
-        objects[fqn] = Extent(rank, int(end[rank]), length)
-        end[rank] += length
+    for fqn, (rank, nbytes) in agreed.objects.items():
+        objects[fqn] = Extent(rank, int(end[rank]), nbytes)
+        end[rank] += nbytes
     metadata = Metadata(
         tuple(writes.tensor for writes in plan.writes),
         columns.build(),

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.distributed._shard.sharded_tensor import Shard as ShardOfSharded
-from torch.distributed._shard.sharded_tensor import ShardedTensor
+from torch.distributed._shard.sharded_tensor.api import ShardedTensor
+from torch.distributed._shard.sharded_tensor.shard import Shard as ShardOfSharded
 from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
@@ -45,13 +45,15 @@ class Held:
     """A tensor as this rank sees it: who holds what, and its own memory.
 
     `memory[i]` is the local torch tensor behind this rank's row i of `mine`; `layout` is known
-    for a DTensor. `holding` tells of every rank, as far as this one can know.
+    for a DTensor. `holding` tells of every rank, as far as this one can know. A `plain` tensor is
+    whole on every rank that has it, and nothing says that it is the same there.
     """
 
     holding: Holding
     mine: Shards
     memory: tuple[torch.Tensor, ...]
     layout: Layout | None = None
+    plain: bool = False
 
     def piece(self, row: int, within: Box) -> torch.Tensor:
         """The part of the memory behind row `row` of `mine`; `within` counts in the local tensor."""
@@ -100,6 +102,15 @@ def _visit(found: dict[str, Leaf], path: Path, value: Any) -> None:
 
 def _to_enter(value: list[Any]) -> bool:
     return any(isinstance(v, torch.Tensor | Mapping) or (isinstance(v, list) and _to_enter(v)) for v in value)
+
+
+def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any]) -> None:
+    """Give each `Stateful` of `target` the state that was filled for it, and `target` itself its new objects."""
+    for key, value in target.items():
+        if isinstance(value, Stateful):
+            value.load_state_dict(filled[key])
+        else:
+            target[key] = filled[key]
 
 
 def put(state: MutableMapping[str, Any], path: Path, value: Any) -> None:
@@ -159,13 +170,13 @@ def hold(fqn: str, value: torch.Tensor, rank: int, world: int) -> Held:
             f"{fqn!r} is a {value.layout} tensor; only dense tensors have chunks, so call .to_dense()"
         )
     holding = everywhere(tensor, world)
-    return Held(holding, holding.shards.of(rank), (value.detach(),))
+    return Held(holding, holding.shards.of(rank), (value.detach(),), plain=True)
 
 
 def _hold_sharded(tensor: Tensor, value: ShardedTensor, rank: int) -> Held:
     known = value.metadata().shards_metadata
     ndim = len(tensor.shape)
-    ranks = [shard.placement.rank() for shard in known]
+    ranks = [shard.placement.rank() if shard.placement else rank for shard in known]
     boxes = Boxes(
         np.array([shard.shard_offsets for shard in known], np.int64).reshape(len(known), ndim),
         np.array([shard.shard_sizes for shard in known], np.int64).reshape(len(known), ndim),
@@ -252,7 +263,7 @@ def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torc
 
 
 def device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
-    """The mesh as torch has it, over the default process group; every rank calls it. `device` is "cpu" or "cuda"."""
+    """The mesh as torch has it, on "cpu" or "cuda"; every rank of the default process group calls it."""
     ranks = torch.tensor(mesh.rank_list, dtype=torch.int).reshape(mesh.shape)
     return DeviceMesh(device, ranks, mesh_dim_names=mesh.axes)
 

@@ -21,7 +21,8 @@ from ckptlab.layout import Box
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
 from ckptlab.storage.files import Files
-from ckptlab.storage.torch_save import Payload, crc32, locate, stored_crc
+from ckptlab.storage.template import crc32
+from ckptlab.storage.torch_save import Payload, locate, stored_crc
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
@@ -116,7 +117,9 @@ class Source:
         name, base = self._place(chunk)
         start = base + payload.start
         data = memory_of(loaded) if loaded is not None else self._view(name)[start : start + payload.nbytes]
-        expected = stored_crc(self._peek(chunk), int(self.metadata.chunks.length[chunk]))
+        expected = stored_crc(
+            self._peek(chunk), int(self.metadata.chunks.length[chunk]), self._where(row, chunk)
+        )
         found = crc32(data)
         self.counts.checked += 1
         # A writer that computes no crc (an option of torch.save) leaves a zero.
@@ -155,8 +158,7 @@ class Source:
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable, without a copy."""
-    flat: npt.NDArray[Any] = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(flat)
+    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
 
 
 def on_cpu(tensor: torch.Tensor) -> torch.Tensor:

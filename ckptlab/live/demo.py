@@ -54,7 +54,7 @@ class Demo(nn.Module):
 
 
 def save_demo(context: Context, path: str) -> int:
-    """Shard the model over 2 x (world / 2) ranks, take one Adam step, save model and optimizer; bytes written here.
+    """Shard the model over 2 x (world / 2) ranks, take an Adam step, save both; the bytes written here.
 
     A world that is odd is one row of shards.
     """

@@ -5,12 +5,14 @@ Each op is a function of its module, so that any rank can import it. No pictures
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.distributed as dist
 
 from ckptlab import engine
 from ckptlab.engine.state import blank, device_mesh, unflatten
+from ckptlab.events import Phase
 from ckptlab.layout import Layout
 from ckptlab.live.ranks import Context
 from ckptlab.plan.holding import fitted
@@ -22,13 +24,13 @@ POISON = 0xA5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one rank did: bytes of elements and of wrapping that it read, seconds by phase, and the verdict."""
+    """What one rank did: bytes of elements and wrapping that it read, seconds by phase, the verdict."""
 
     rank: int
     nbytes: int
     reads: int
     header_bytes: int
-    seconds: dict[str, float]
+    seconds: Mapping[Phase, float]
     elements: int
     different: tuple[str, ...]
 
@@ -59,7 +61,7 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
         report.nbytes,
         report.reads,
         report.header_bytes,
-        dict(report.seconds),
+        report.seconds,
         verdict.elements,
         verdict.different,
     )
