@@ -68,6 +68,7 @@ def stuck(context, rank):
     import torch.distributed as dist
 
     if context.rank == rank:
+        context.tell("stuck")
         oversleep()
     dist.barrier()
 
@@ -109,9 +110,8 @@ def warm_modules(context):
     return "torch._dynamo" in sys.modules, os.getcwd(), sys.path
 
 
-def collides(context):
-    """A phase told, then a death."""
+def stuck_reading(context, rank):
     from ckptlab.events import Event
 
     context.tell(Event(context.rank, "read", 0, 10, 0.0))
-    dies(context, 1)
+    stuck(context, rank)

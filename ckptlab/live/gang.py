@@ -40,8 +40,7 @@ _WARM = [
     "torch.distributed.tensor",
     "torch._dynamo",
     "ckptlab.live.group",
-    "ckptlab.engine.save",
-    "ckptlab.engine.load",
+    "ckptlab.live.ops",
 ]
 
 _starting = threading.Lock()

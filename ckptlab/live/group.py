@@ -43,7 +43,9 @@ def join(seat: Seat, meeting: str) -> None:
 
 def host_store(world: int) -> tuple[Store, int]:
     """A meeting place served by this process, which need not be a rank, and the free port that it took."""
-    store = dist.TCPStore("0.0.0.0", 0, world, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        "0.0.0.0", 0, world, is_master=True, wait_for_workers=False
+    )
     return store, store.port
 
 
@@ -53,7 +55,7 @@ def _reach_store(meeting: str, world: int) -> Store:
     if kind == "file":
         return dist.FileStore(place, world)  # type: ignore[attr-defined]
     host, _, port = place.rpartition(":")
-    return dist.TCPStore(host, int(port), world, is_master=False)
+    return dist.TCPStore(host, int(port), world, is_master=False)  # type: ignore[attr-defined]
 
 
 def _stay_on_loopback() -> None:

@@ -19,7 +19,7 @@ from ckptlab.live.ranks import Seat
 from ckptlab.live.wire import Done, Failure, Message, Told
 
 if TYPE_CHECKING:
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 MARK = "<ckptlab told> "
 

@@ -1,0 +1,252 @@
+"""Real ranks on this machine: what they answer, and how every kind of end is told."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import live_ops as ops
+import pytest
+
+from ckptlab.errors import CancelledError, CheckpointError, LayoutError, MismatchError, RankError
+from ckptlab.live import LocalRanks, attached_gpus, local
+
+
+@pytest.fixture(scope="module")
+def four():
+    with LocalRanks(4, device="cpu") as ranks:
+        yield ranks
+
+
+def seconds(work):
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def alive(pids):
+    """The processes that still run; a zombie does not."""
+    return [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]
+
+
+def state(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_one_result_a_rank_in_order(four):
+    assert four.run(ops.whoami, "ho") == [(rank, 4, "cpu", "gloo", "ho") for rank in range(4)]
+
+
+def test_ranks_are_one_process_group(four):
+    assert four.run(ops.total) == [[10.0, 10.0, 10.0]] * 4
+
+
+def test_ranks_are_warm_and_stand_where_the_driver_stands(four, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    dynamo, folder, path = four.run(ops.warm_modules)[0]
+    assert dynamo
+    assert folder == str(tmp_path)
+    assert path[0] == str(tmp_path / "lib")
+
+
+def test_dtensor_runs_without_a_note_on_alltoall(four, capfd):
+    assert four.run(ops.redistribute) == [456.0, 488.0, 520.0, 552.0]
+    assert "alltoall" not in capfd.readouterr().err
+
+
+def test_progress_arrives_in_order_and_in_full(four):
+    told = []
+    four.run(ops.count_up, 200, progress=lambda rank, what: told.append((rank, what)))
+    for rank in range(4):
+        assert [what for who, what in told if who == rank] == [(rank, i) for i in range(200)]
+
+
+def test_a_warm_run_is_quick(four):
+    four.run(ops.total)
+    assert min(seconds(lambda: four.run(ops.total)) for _ in range(5)) < 0.1
+
+
+def test_a_rank_that_raises_is_named_with_its_traceback(four):
+    with pytest.raises(RankError, match="rank 2 failed: ZeroDivisionError: the cause") as caught:
+        four.run(ops.raises_on, 2)
+    assert caught.value.rank == 2
+    assert "in raises_on" in caught.value.problems[0]
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+
+
+def test_the_cause_is_blamed_not_the_neighbours_complaint(four):
+    with pytest.raises(RankError, match="rank 1 failed: ZeroDivisionError") as caught:
+        four.run(ops.leaves_neighbours, 1)
+    assert "losed by peer" in "".join(caught.value.problems[1:])
+
+
+def test_an_error_of_ckptlab_comes_as_it_was_and_once_and_the_ranks_stay(four):
+    before = (four.run(ops.whoami), four.pids)[1]
+    with pytest.raises(MismatchError, match=r"^they do not fit$") as caught:
+        four.run(ops.mismatch)
+    assert caught.value.problems == ("a", "b")
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+    assert four.pids == before
+
+
+def test_a_result_that_cannot_be_sent_is_said(four):
+    with pytest.raises(RankError, match="every rank failed: its result, a function, cannot be sent"):
+        four.run(ops.unsendable)
+
+
+def test_a_killed_rank_is_named_at_once_though_the_others_wait_in_a_collective(four):
+    four.run(ops.total)
+    died = []
+
+    def kill():
+        died.append(time.perf_counter())
+        four.kill(2)
+
+    threading.Timer(0.3, kill).start()
+    with pytest.raises(RankError, match="rank 2 died in phase 'read': killed by SIGKILL") as caught:
+        four.run(ops.stuck_reading, 2)
+    assert time.perf_counter() - died[0] < 2.0
+    assert (caught.value.rank, caught.value.phase) == (2, "read")
+
+
+def test_fresh_ranks_come_quickly_after_a_death(four):
+    four.run(ops.total)
+    before = four.pids
+    with pytest.raises(RankError, match="rank 3 died: ended with exit status 3"):
+        four.run(ops.leaves, 3)
+    assert not alive(before)
+    assert seconds(lambda: four.run(ops.total)) < 3.0
+    assert not set(four.pids) & set(before)
+
+
+def test_a_rank_that_died_between_runs_is_replaced(four):
+    four.run(ops.total)
+    four.kill(0)
+    time.sleep(0.2)
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+
+
+def test_a_hung_rank_shows_its_line_at_the_deadline(four):
+    with pytest.raises(RankError, match=r"no rank answered within 0\.5 s; rank 1 is the one") as caught:
+        four.run(ops.stuck, 1, deadline=0.5)
+    line = next(
+        i for i, text in enumerate(Path(ops.__file__).read_text().splitlines(), 1) if "here it hangs" in text
+    )
+    message = str(caught.value)
+    assert f'live_ops.py", line {line} in oversleep' in message
+    assert "ranks 0, 2, 3 at:" in message
+    assert "in barrier" in message
+    assert "ckptlab/live" not in message
+    assert caught.value.rank == 1
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+
+
+def test_cancel_from_another_thread_ends_the_run(four):
+    four.run(ops.total)
+    before = four.pids
+
+    def on_told(rank, what):
+        threading.Timer(0.1, four.cancel).start()
+
+    began = time.perf_counter()
+    with pytest.raises(CancelledError):
+        four.run(ops.slow_tell, 100, progress=on_told)
+    assert time.perf_counter() - began < 3.0
+    assert not alive(before)
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+
+
+def test_cancel_without_a_run_does_nothing(four):
+    four.run(ops.total)
+    four.cancel()
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+
+
+def test_a_second_run_meanwhile_is_refused(four):
+    refused = []
+
+    def again(rank, what):
+        try:
+            four.run(ops.whoami)
+        except CheckpointError as error:
+            refused.append(str(error))
+
+    assert four.run(ops.slow_tell, 0.1, progress=again) == [0, 1, 2, 3]
+    assert len(refused) == 4
+    assert "at work" in refused[0]
+
+
+def test_what_ends_a_run_in_the_driver_ends_its_ranks(four):
+    def stop(rank, what):
+        raise KeyboardInterrupt
+
+    four.run(ops.total)
+    before = four.pids
+    with pytest.raises(KeyboardInterrupt):
+        four.run(ops.slow_tell, 100, progress=stop)
+    assert not alive(before)
+
+
+def test_an_interrupt_of_the_process_group_leaves_idle_ranks_alone(four):
+    four.run(ops.total)
+    for pid in four.pids:
+        os.kill(pid, signal.SIGINT)
+    time.sleep(0.1)
+    before = four.pids
+    assert four.run(ops.total) == [[10.0] * 3] * 4
+    assert four.pids == before
+
+
+def test_close_leaves_no_process_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with LocalRanks(2, device="cpu") as ranks:
+        ranks.run(ops.total)
+        pids = ranks.pids
+        assert len(alive(pids)) == 2
+        assert len(list(tmp_path.glob("ckptlab-ranks-*"))) == 1
+    assert not alive(pids)
+    assert not list(tmp_path.glob("ckptlab-ranks-*"))
+    assert ranks.pids == ()
+    with pytest.raises(CheckpointError, match="no rank 0 to kill"):
+        ranks.kill(0)
+
+
+def test_start_returns_at_once_and_close_reaches_ranks_that_are_starting():
+    ranks = LocalRanks(2, device="cpu")
+    assert seconds(ranks.start) < 0.1
+    future = ranks._gang
+    ranks.close()
+    pids = future.result(timeout=30).pids
+    until = time.monotonic() + 2.0
+    while alive(pids) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not alive(pids)
+
+
+def test_worlds_and_devices_that_cannot_be_are_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr(local, "attached_gpus", lambda: 2)
+    with pytest.raises(LayoutError, match="4 ranks on CUDA need 4 GPUs, one each, and this machine shows 2"):
+        LocalRanks(4, device="cuda")
+    assert LocalRanks(4).device == "cpu"
+    monkeypatch.setattr(local, "torch_has_cuda", lambda: False)
+    with pytest.raises(LayoutError, match="torch was built without CUDA"):
+        LocalRanks(2, device="cuda")
+    with pytest.raises(LayoutError, match="at least one rank, not 0"):
+        LocalRanks(0)
+    with pytest.raises(LayoutError, match="not on 'tpu'"):
+        LocalRanks(1, device="tpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(attached_gpus() == 0, reason="needs an NVIDIA GPU")
+def test_nccl_on_one_gpu_a_rank():
+    world = min(4, attached_gpus())
+    with LocalRanks(world, device="cuda") as ranks:
+        total = world * (world + 1) / 2
+        assert ranks.run(ops.total) == [[total] * 3] * world
+        assert ranks.run(ops.whoami)[0] == (0, world, "cuda:0", "nccl", "hi")
