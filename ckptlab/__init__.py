@@ -5,6 +5,7 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
     save, load                 a state_dict on any mesh, from and to DCP files
     open_checkpoint            what is in a directory, without torch
     explore                    the same in a notebook, with a live reshard-and-load
+    demo_checkpoint            a small HSDP checkpoint to look at, saved by real ranks
     Mesh, Layout, Shard, Replicate, StridedShard
                                where every element of every tensor lives
     CheckpointError            what every error of ckptlab is
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ckptlab.engine import load, save
     from ckptlab.errors import CheckpointError
     from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
+    from ckptlab.live.first import demo_checkpoint
     from ckptlab.storage import open_checkpoint
     from ckptlab.widgets import explore
 
@@ -35,6 +37,7 @@ __all__ = [
     "Replicate",
     "Shard",
     "StridedShard",
+    "demo_checkpoint",
     "explore",
     "load",
     "open_checkpoint",
@@ -43,6 +46,7 @@ __all__ = [
 
 _HOMES = {
     "CheckpointError": "ckptlab.errors",
+    "demo_checkpoint": "ckptlab.live.first",
     "explore": "ckptlab.widgets",
     "load": "ckptlab.engine",
     "open_checkpoint": "ckptlab.storage",

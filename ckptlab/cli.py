@@ -27,6 +27,7 @@ from ckptlab.explorer.inventory import Node, inventory, visible
 from ckptlab.explorer.scenes import stored_scene
 from ckptlab.explorer.traffic import summary
 from ckptlab.layout import Layout
+from ckptlab.live.first import ASKED
 from ckptlab.metadata import human_bytes
 from ckptlab.plan.forecast import Forecast, forecast
 from ckptlab.plan.holding import holdings
@@ -264,7 +265,7 @@ def lab(
     environment = dict(os.environ)
     folder = Path.cwd()
     if path and _is_checkpoint(path):
-        environment["CKPTLAB_CHECKPOINT"] = str(Path(path).resolve())
+        environment[ASKED] = str(Path(path).resolve())
     elif path:
         folder = Path(path)
         if not folder.is_dir():

@@ -105,7 +105,7 @@ def _to_enter(value: list[Any]) -> bool:
 
 
 def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any]) -> None:
-    """Give each `Stateful` of `target` the state that was filled for it, and `target` itself its new objects."""
+    """Give each `Stateful` of `target` the state filled for it, and `target` itself its new objects."""
     for key, value in target.items():
         if isinstance(value, Stateful):
             value.load_state_dict(filled[key])

@@ -86,17 +86,32 @@ class Note:
     """Read from bottom to top, as the name of a vertical axis."""
 
 
+LEAF, CLOSED, OPEN = 0, 1, 2
+"""Folds of a row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tree:
+    """What makes the marks of a `rows` panel a tree: depths, folds, and the chosen row (-1: none)."""
+
+    depth: npt.NDArray[np.int16]
+    fold: npt.NDArray[np.uint8]
+    chosen: int = -1
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One picture of a scene: `width` by `height` units, filled by marks and notes.
 
     `devices` are few, labelled and reachable by keyboard; `tiles` may be many thousands; `bars`
-    lie one below the other and their labels may stand outside them.
+    lie one below the other and their labels may stand outside them. `rows` are lines of a table:
+    the label first, indented and folded as `tree` says, then a column for each fact; their boxes
+    mean nothing.
     `rigid` keeps the ratio of width to height when it is drawn.
     """
 
     name: str
-    kind: Literal["devices", "tiles", "bars"]
+    kind: Literal["devices", "tiles", "bars", "rows"]
     title: str
     caption: str
     width: float
@@ -104,6 +119,7 @@ class Panel:
     marks: Marks
     notes: tuple[Note, ...] = ()
     rigid: bool = False
+    tree: Tree | None = None
 
 
 @dataclass(frozen=True)
@@ -140,14 +156,16 @@ class Mark:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+def words(label: str, said: Sequence[str]) -> Fact:
+    """A fact told in words, one a mark; equal words are kept once."""
+    index = {word: i for i, word in enumerate(dict.fromkeys(said))}
+    return Fact(label, "word", np.array([index[w] for w in said], np.int64), tuple(index))
+
+
 def collect(rows: Sequence[Mark]) -> Marks:
     """`Marks` from single ones. A fact that a mark has not is left empty."""
     labels = dict.fromkeys(label for row in rows for label in row.facts)
-    facts = []
-    for label in labels:
-        said = [row.facts.get(label, "") for row in rows]
-        index = {word: i for i, word in enumerate(dict.fromkeys(said))}
-        facts.append(Fact(label, "word", np.array([index[w] for w in said], np.int64), tuple(index)))
+    facts = [words(label, [row.facts.get(label, "") for row in rows]) for label in labels]
     return marks(
         [row.box for row in rows],
         [row.colour for row in rows],

@@ -1,0 +1,166 @@
+"""`explore`: a checkpoint in a notebook; keys, mesh and chunks, a target, its forecast and its run.
+
+Panels and their wiring. What they show is decided in `explorer.session`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as ui
+
+from ckptlab.errors import CheckpointError
+from ckptlab.explorer.session import RECIPES, Session
+from ckptlab.metadata import human_bytes
+from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.widgets.panels import MUTED, PLAIN, card, heading
+from ckptlab.widgets.run import RunPanel
+from ckptlab.widgets.still import png
+from ckptlab.widgets.view import SceneView
+
+_GAP = "12px"
+
+
+class Explorer(ui.VBox):
+    """Linked views of one checkpoint. `session` is what is looked at; `close()` ends its ranks."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.session = Session(checkpoint.metadata)
+        self.search = ui.Text(
+            placeholder="search: text, glob* or /regex/",
+            continuous_update=True,
+            layout=ui.Layout(width="98%"),
+        )
+        self.keys_view = SceneView()
+        self.stored_view = SceneView()
+        self.target_view = SceneView()
+        self.recipe = ui.Dropdown(
+            options=[*RECIPES, "as typed"], description="Target", layout=ui.Layout(width="330px")
+        )
+        self.mesh = ui.Text(
+            self.session.mesh, description="Mesh", continuous_update=False, layout=ui.Layout(width="260px")
+        )
+        self.placements = ui.Text(
+            self.session.placements,
+            description="Placements",
+            continuous_update=False,
+            layout=ui.Layout(width="400px"),
+        )
+        self.problem = ui.HTML()
+        self.run_panel = RunPanel(self.session, os.path.realpath(checkpoint.path))
+        super().__init__(self._sections(), layout=ui.Layout(gap=_GAP, padding="4px"))
+        self._wire()
+        self._redraw()
+
+    def _sections(self) -> list[ui.Widget]:
+        keys = ui.VBox(
+            [
+                heading("Keys", "Press a tensor to see it."),
+                self.search,
+                ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
+            ],
+            layout=ui.Layout(flex="1 1 420px", min_width="300px"),
+        )
+        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="2 1 560px", min_width="300px"))
+        target = ui.VBox(
+            [
+                heading("What if", "Choose a target mesh and a placement for each of its axes."),
+                ui.HBox([self.recipe, self.mesh, self.placements], layout=ui.Layout(flex_flow="row wrap")),
+                self.problem,
+                self.target_view,
+            ]
+        )
+        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", gap=_GAP))
+        return [ui.HTML(_headline(self.checkpoint)), top, target, self.run_panel]
+
+    def _wire(self) -> None:
+        self.search.observe(lambda change: self._search(change.new), "value")
+        self.keys_view.observe(lambda change: self._press(change.new), "picked")
+        self.recipe.observe(lambda change: self._take(change.new), "value")
+        for field in (self.mesh, self.placements):
+            field.observe(lambda _: self._typed(), "value")
+
+    def _redraw(self) -> None:
+        self.keys_view.scene = self.session.keys_scene()
+        if self.session.fqn:
+            self.stored_view.scene = self.session.stored_scene()
+        self._retarget()
+
+    def _search(self, query: str) -> None:
+        self.session.query = query
+        # A regular expression that is still being typed may not be one yet.
+        with suppress(CheckpointError):
+            self.keys_view.scene = self.session.keys_scene()
+
+    def _press(self, picked: dict[str, Any]) -> None:
+        if picked:
+            self.session.press(int(picked["mark"]))
+            self._redraw()
+
+    def _take(self, recipe: str) -> None:
+        if recipe in RECIPES:
+            with self.hold_trait_notifications():
+                self.mesh.value, self.placements.value = RECIPES[recipe]
+
+    def _typed(self) -> None:
+        typed = (self.mesh.value, self.placements.value)
+        self.recipe.value = next((name for name, target in RECIPES.items() if target == typed), "as typed")
+        self.session.mesh, self.session.placements = typed
+        self._retarget(foretell=True)
+
+    def _retarget(self, foretell: bool = False) -> None:
+        """Draw the target; a target that makes no sense is said, and cannot be run."""
+        try:
+            self.target_view.scene = self.session.target_scene()
+            if foretell:
+                self.run_panel.foretell()
+            self.problem.value = ""
+            self.run_panel.run.disabled = False
+        except CheckpointError as error:
+            self.problem.value = card(error)
+            self.run_panel.run.disabled = True
+
+    def close(self) -> None:
+        """End the ranks and the widgets."""
+        self.run_panel.close_ranks()
+        super().close()
+
+    def __repr__(self) -> str:
+        return "\n".join(
+            [repr(self.checkpoint), self.session.stored_scene().text if self.session.fqn else ""]
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = dict(super()._repr_mimebundle_(**kwargs) or {})
+        bundle["text/plain"] = repr(self)
+        if self.session.fqn:
+            bundle["image/png"] = base64.b64encode(png(self.session.stored_scene())).decode()
+        return bundle
+
+
+def explore(checkpoint: str | os.PathLike[str] | Checkpoint) -> Explorer:
+    """Look at a checkpoint, given by path or open, in a notebook; plan a load, and run it on real ranks.
+
+    Raises `PathError` if there is none at the path. Ranks begin to start at once, in the background.
+    """
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    explorer = Explorer(opened)
+    explorer.run_panel.warm()
+    return explorer
+
+
+def _headline(checkpoint: Checkpoint) -> str:
+    metadata = checkpoint.metadata
+    objects = f", {len(metadata.objects)} objects" if metadata.objects else ""
+    return (
+        f"<div style='{PLAIN}'><span style='font-size:18px;font-weight:600'>{escape(Path(checkpoint.path).name)}"
+        f"</span>&ensp;<span style='{MUTED}'>{escape(checkpoint.path)}</span><br>"
+        f"{len(metadata.tensors):,} tensors, {human_bytes(metadata.nbytes)}{objects}; "
+        f"{len(metadata.chunks):,} chunks in {len(set(metadata.chunks.file.tolist()))} files</div>"
+    )

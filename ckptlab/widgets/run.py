@@ -1,0 +1,158 @@
+"""The panel that loads for real: press Run, and ranks draw their counts into the forecast's bars.
+
+It owns buttons and a thread. What the bars say, `explorer` decides; what ranks do, `live`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+
+import ipywidgets as ui
+
+from ckptlab.errors import CancelledError, CheckpointError
+from ckptlab.events import Event
+from ckptlab.explorer.session import Session
+from ckptlab.explorer.timeline import Timeline
+from ckptlab.live import LocalRanks, attached_gpus
+from ckptlab.metadata import human_bytes
+from ckptlab.widgets.panels import card, heading, said
+from ckptlab.widgets.view import SceneView
+
+_REDRAW = 0.1
+
+
+class RunPanel(ui.VBox):
+    """Run, Cancel, and a button that kills a rank; the bars and the verdict below."""
+
+    def __init__(self, session: Session, path: str, deadline: float = 600.0) -> None:
+        self._session, self._path, self._deadline = session, path, deadline
+        self._ranks: LocalRanks | None = None
+        self._thread: threading.Thread | None = None
+        gpus = attached_gpus()
+        devices = [("CPU (gloo)", "cpu"), *([(f"{gpus} GPU (nccl)", "cuda")] if gpus else [])]
+        self.device = ui.Dropdown(
+            options=devices, value=devices[-1][1], description="Ranks on", layout=_wide(200)
+        )
+        self.run = ui.Button(
+            description="Run", button_style="primary", icon="play", tooltip="Load it on real ranks"
+        )
+        self.stop = ui.Button(
+            description="Cancel", icon="stop", disabled=True, tooltip="End the run and its ranks"
+        )
+        self.kill = ui.Button(
+            description="Kill rank 1",
+            icon="bolt",
+            disabled=True,
+            tooltip="SIGKILL a rank in mid-run, to see what happens",
+        )
+        self.status = ui.HTML()
+        self.view = SceneView()
+        self.run.on_click(lambda _: self._begin())
+        self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
+        self.kill.on_click(lambda _: self._kill())
+        buttons = ui.HBox(
+            [self.run, self.stop, self.kill, self.device], layout=ui.Layout(flex_flow="row wrap")
+        )
+        title = heading(
+            "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
+        )
+        super().__init__([title, buttons, self.view, self.status])
+        self.foretell()
+
+    def foretell(self) -> None:
+        """Draw the forecast of the session's target, as nothing has run on it yet."""
+        self.view.scene = self._session.traffic_scene()
+        self.status.value = said("Not run yet.")
+
+    def close_ranks(self) -> None:
+        """End the ranks, if any are warm."""
+        if self._ranks is not None:
+            self._ranks.close()
+            self._ranks = None
+
+    def warm(self) -> None:
+        """Begin to start the ranks that the target needs, so that Run finds them up."""
+        # What is wrong with the target is said when Run is pressed.
+        with suppress(CheckpointError):
+            self._fitting_ranks().start()
+
+    def _fitting_ranks(self) -> LocalRanks:
+        world, device = self._session.layout.mesh.size, self.device.value
+        if self._ranks is None or self._ranks.world != world or self._ranks.device != device:
+            self.close_ranks()
+            self._ranks = LocalRanks(world, device)
+        return self._ranks
+
+    def _begin(self) -> None:
+        # The click returns at once: while a handler runs, no other click is heard.
+        if self._thread is not None and self._thread.is_alive():
+            return
+        self._busy(True)
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _kill(self) -> None:
+        if self._ranks is not None:
+            try:
+                self._ranks.kill(min(1, self._ranks.world - 1))
+            except CheckpointError as error:
+                self.status.value = card(error)
+
+    def _busy(self, busy: bool) -> None:
+        self.run.disabled, self.stop.disabled, self.kill.disabled = busy, not busy, not busy
+        self.device.disabled = busy
+
+    def _work(self) -> None:
+        try:
+            self._load()
+        except CancelledError:
+            self.status.value = said("Cancelled; the ranks have been ended.", good=False)
+        except CheckpointError as error:
+            self.status.value = card(error)
+        except Exception as error:  # a thread's traceback would be seen by nobody
+            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._busy(False)
+
+    def _load(self) -> None:
+        from ckptlab.live.ops import reshard
+
+        layout, foretold = self._session.layout, self._session.foretold
+        timeline, drawn = Timeline(layout.mesh.size), [0.0]
+        self.status.value = said(f"Starting {layout.mesh.size} ranks ...")
+        ranks = self._fitting_ranks()
+
+        def heard(rank: int, what: object) -> None:
+            if isinstance(what, Event):
+                timeline.hear(what)
+                if time.monotonic() - drawn[0] > _REDRAW:
+                    drawn[0] = time.monotonic()
+                    self.view.scene = self._session.traffic_scene(timeline.ran)
+                    self.status.value = said(f"{layout.mesh.size} ranks: {what.phase} ...")
+
+        began = time.perf_counter()
+        outcomes = ranks.run(reshard, self._path, layout, deadline=self._deadline, progress=heard)
+        took = time.perf_counter() - began
+        for outcome in outcomes:
+            timeline.end(outcome.rank, outcome.nbytes, sum(outcome.seconds.values()), outcome.equal)
+        self.view.scene = self._session.traffic_scene(timeline.ran)
+        read = sum(outcome.nbytes for outcome in outcomes)
+        wrong = sorted({fqn for outcome in outcomes for fqn in outcome.different})
+        elements = sum(outcome.elements for outcome in outcomes)
+        match = (
+            "foretold = read"
+            if read == foretold.total
+            else f"foretold {human_bytes(foretold.total)}, but read"
+        )
+        verdict = "all equal, bit for bit" if not wrong else f"NOT EQUAL in {', '.join(wrong[:3])}"
+        self.status.value = said(
+            f"{match} {human_bytes(read)}; {elements:,} loaded elements compared with the stored ones: "
+            f"{verdict}. {took:.2f} s with the comparison.",
+            good=not wrong and read == foretold.total,
+        )
+
+
+def _wide(pixels: int) -> ui.Layout:
+    return ui.Layout(width=f"{pixels}px")
