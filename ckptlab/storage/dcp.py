@@ -19,7 +19,7 @@ from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
 from ckptlab.storage.dcp_write import METADATA_MODULE, PLACES_MODULE, write_metadata
 from ckptlab.storage.files import inside
 from ckptlab.storage.sidecar import LAYOUT_FILE, read_layouts, write_layouts
-from ckptlab.storage.torch_save import DTYPES, StandIn, gc_paused, restricted_load
+from ckptlab.storage.torch_save import DTYPES, Called, StandIn, gc_paused, restricted_load
 
 __all__ = [
     "LAYOUT_FILE",
@@ -89,7 +89,7 @@ class _Meta(StandIn):
     save_id: object = None
 
 
-class _Ignored(StandIn):
+class _Ignored(Called):
     pass
 
 

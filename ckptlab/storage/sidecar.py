@@ -7,6 +7,7 @@ its id; another save's, or a damaged one, counts as none. It opens no file itsel
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 
 from ckptlab.errors import LayoutError
@@ -55,13 +56,12 @@ def read_layouts(data: bytes, save_id: str | None, metadata: Metadata) -> Mappin
 
 
 def _layout(mesh: Mapping[str, list[int]], placements: str) -> Layout:
-    made = Layout(
-        Mesh(tuple(mesh["shape"]), tuple(map(str, mesh["axes"])), tuple(mesh["ranks"])),
-        parse_placements(placements),
+    shape = tuple(map(int, mesh["shape"]))
+    if math.prod(shape) > _MOST_RANKS:
+        raise LayoutError(f"a mesh of {shape}")
+    return Layout(
+        Mesh(shape, tuple(map(str, mesh["axes"])), tuple(mesh["ranks"])), parse_placements(placements)
     )
-    if made.mesh.size > _MOST_RANKS:
-        raise LayoutError(f"{made.mesh.size} ranks")
-    return made
 
 
 def _fits(layout: Layout, ndim: int) -> bool:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NoReturn
+from typing import NoReturn, TypeGuard
 
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.metadata import ITEMSIZE
@@ -25,6 +25,7 @@ from ckptlab.storage.template import TYPED_STORAGE, Template, contiguous, crc32,
 
 __all__ = [
     "DTYPES",
+    "Called",
     "Payload",
     "Read",
     "StandIn",
@@ -54,19 +55,21 @@ class _Sealed(type):
 class StandIn(metaclass=_Sealed):
     """Takes the place of a class that a pickle names: keeps the state it is given, and does nothing.
 
-    It is made with any arguments, has no method that a pickle could call with effect, and lets
+    It is made without arguments, has no method that a pickle could call with effect, and lets
     nothing be set but the entries of its own state.
     """
 
-    def __new__(cls, *args: object, **kwargs: object) -> StandIn:
-        """Made with anything, and nothing comes of it."""
-        return object.__new__(cls)
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self.__dict__["args"] = args
-
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise TypeError(f"{type(self).__name__} cannot be altered")
+
+
+class Called(StandIn):
+    """A stand-in for what is called with arguments; keeps them."""
+
+    args: tuple[object, ...] = ()
+
+    def __init__(self, *args: object) -> None:
+        self.__dict__["args"] = args
 
 
 class _Unpickler(pickle.Unpickler):
@@ -213,15 +216,15 @@ def peek_object(data: bytes, where: str = "object") -> object:
     return restricted_load(pickled, _PLAIN, where)
 
 
-class _Rebuild2(StandIn):
+class _Rebuild2(Called):
     """torch._utils._rebuild_tensor_v2."""
 
 
-class _Rebuild3(StandIn):
+class _Rebuild3(Called):
     """torch._utils._rebuild_tensor_v3."""
 
 
-class _Parameter(StandIn):
+class _Parameter(Called):
     """torch._utils._rebuild_parameter."""
 
 
@@ -279,32 +282,31 @@ def _tensor(archive: Archive, where: str) -> Payload:
     if "byteorder" in archive and archive.content("byteorder") != b"little":
         raise ValueError("its bytes are in big-endian order")
     made = restricted_load(archive.content("data.pkl"), _TENSOR, where, persistent_load=lambda pid: pid)
-    if type(made) is _Parameter:
-        made = made.__dict__["args"][0]
-    if type(made) not in (_Rebuild2, _Rebuild3):
+    if isinstance(made, _Parameter):
+        made = made.args[0]
+    if not isinstance(made, _Rebuild2 | _Rebuild3):
         raise ValueError("it holds no dense tensor")
-    (_, kind, key, _, _), offset, shape, strides, _, _, *rest = made.__dict__["args"]
-    dtype = rest.pop(0) if type(made) is _Rebuild3 else kind
+    storage, offset, shape, strides, _, _, *rest = made.args
+    if not isinstance(storage, tuple) or len(storage) != 5 or storage[0] != "storage":
+        raise ValueError(f"no tensor: storage {storage!r}")
+    dtype, key = rest.pop(0) if isinstance(made, _Rebuild3) else storage[1], storage[2]
     if any(rest):
         raise ValueError(f"the tensor is a view that is worked out when it is read: {rest}")
-    if type(key) is not str or dtype not in ITEMSIZE or not _counts([offset, *shape, *strides]):
-        raise ValueError(
-            f"no tensor: storage {key!r}, {dtype}, shape {shape}, strides {strides}, offset {offset}"
-        )
-    payload = Payload(
-        archive.start(f"data/{key}"),
-        archive.record(f"data/{key}").file_size,
-        dtype,
-        tuple(shape),
-        tuple(strides),
-        offset,
-    )
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE or not isinstance(key, str):
+        raise ValueError(f"no tensor: storage {storage!r} of {dtype}")
+    if not (_count(offset) and _counts(shape) and _counts(strides)):
+        raise ValueError(f"no tensor: shape {shape}, strides {strides}, offset {offset}")
+    start, nbytes = archive.start(f"data/{key}"), archive.record(f"data/{key}").file_size
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
     needed = (last + 1) * ITEMSIZE[dtype] if all(shape) else 0
-    if needed > payload.nbytes:
-        raise ValueError(f"the tensor needs {needed} bytes, its storage has {payload.nbytes}")
-    return payload
+    if needed > nbytes:
+        raise ValueError(f"the tensor needs {needed} bytes, its storage has {nbytes}")
+    return Payload(start, nbytes, dtype, shape, strides, offset)
 
 
-def _counts(numbers: list[object]) -> bool:
-    return all(type(n) is int and n >= 0 for n in numbers)
+def _count(number: object) -> TypeGuard[int]:
+    return type(number) is int and number >= 0
+
+
+def _counts(numbers: object) -> TypeGuard[tuple[int, ...]]:
+    return type(numbers) is tuple and all(map(_count, numbers))

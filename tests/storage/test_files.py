@@ -1,0 +1,184 @@
+import os
+import threading
+
+import pytest
+
+from ckptlab.errors import CorruptError
+from ckptlab.storage import files as module
+from ckptlab.storage.files import LocalFiles, inside
+
+
+@pytest.fixture
+def files(tmp_path):
+    made = LocalFiles(tmp_path / "new")
+    yield made
+    made.close()
+
+
+def test_what_is_written_in_pieces_is_read_back(files):
+    with files.create("a.bin") as out:
+        out.write_at(3, [b"abc", memoryview(b"defg"), b"", bytearray(b"h")])
+        out.write_at(0, [b"xyz"])
+        out.sync()
+    assert files.read("a.bin", 0, 11) == b"xyzabcdefgh"
+    into = bytearray(4)
+    files.read_into("a.bin", 5, memoryview(into))
+    assert into == b"cdef"
+    assert files.size("a.bin") == 11
+    assert files.names() == ("a.bin",)
+
+
+def test_more_buffers_than_one_call_takes_and_partial_writes(files, monkeypatch):
+    calls = []
+
+    def stingy(fd, buffers, offset):
+        calls.append(len(buffers))
+        data = b"".join(bytes(b) for b in buffers)
+        return os.pwrite(fd, data[: max(1, len(data) * 2 // 3)], offset)
+
+    monkeypatch.setattr(module.os, "pwritev", stingy)
+    pieces = [bytes([i % 251]) * (i % 5) for i in range(3000)]
+    with files.create("a.bin") as out:
+        out.write_at(7, pieces)
+    assert files.read("a.bin", 7, files.size("a.bin") - 7) == b"".join(pieces)
+    assert max(calls) <= os.sysconf("SC_IOV_MAX")
+
+
+def test_short_reads_are_repeated(files, monkeypatch):
+    files.publish("a", bytes(range(200)), sync=False)
+    real = os.preadv
+    monkeypatch.setattr(module.os, "preadv", lambda fd, bufs, at: real(fd, [bufs[0][:7]], at))
+    into = bytearray(150)
+    files.read_into("a", 20, memoryview(into))
+    assert into == bytes(range(20, 170))
+
+
+def test_large_reads(files):
+    data = os.urandom(3 << 20)
+    files.publish("a", data, sync=False)
+    assert files.read("a", 5, len(data) - 5) == data[5:]
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 11), (8, 3), (50, 1), (0, 1 << 50), (1 << 40, 1)])
+def test_short_file_is_named_with_what_was_wanted_and_its_size(files, start, length):
+    files.publish("a.bin", b"0123456789", sync=False)
+    with pytest.raises(CorruptError, match=rf"a\.bin: wanted bytes {start} to {start + length}.*only 10"):
+        files.read("a.bin", start, length)
+
+
+def test_short_file_into(files):
+    files.publish("a.bin", b"0123456789", sync=False)
+    with pytest.raises(CorruptError, match=r"wanted bytes 8 to 12.*only 10"):
+        files.read_into("a.bin", 8, memoryview(bytearray(4)))
+
+
+@pytest.mark.parametrize("act", [lambda f: f.read("no", 3, 4), lambda f: f.size("no")])
+def test_missing_file_is_named(files, act):
+    with pytest.raises(CorruptError, match=r"no: .*No such file") as caught:
+        act(files)
+    assert caught.value.problems == ("no",)
+
+
+def test_senseless_range(files):
+    files.publish("a", b"123", sync=False)
+    with pytest.raises(CorruptError):
+        files.read("a", -1, 2)
+    with pytest.raises(CorruptError):
+        files.read("a", 1, -2)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../x", "a/../../x", "", ".", "a\0b"])
+def test_names_must_stay_inside(files, name):
+    with pytest.raises(CorruptError, match="not inside"):
+        files.read(name, 0, 1)
+    with pytest.raises(CorruptError, match="meta: names the file"):
+        inside(name, "meta")
+
+
+def test_view(files):
+    files.publish("a", b"hello", sync=False)
+    files.publish("empty", b"", sync=False)
+    with files.view("a") as view:
+        assert view.readonly
+        assert bytes(view[1:3]) == b"el"
+    with files.view("a") as view:
+        kept = view[1:3]
+    assert bytes(kept) == b"el"
+    with files.view("empty") as view:
+        assert len(view) == 0
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_publish_replaces_and_leaves_nothing_beside(files, sync):
+    files.publish("a", b"old", sync=sync)
+    assert files.read("a", 0, 3) == b"old"
+    files.publish("a", b"newer", sync=sync)
+    assert files.read("a", 0, 5) == b"newer"
+    assert files.names() == ("a",)
+
+
+def test_a_failed_publish_leaves_the_old_file_and_nothing_beside(files, monkeypatch):
+    files.publish("a", b"old", sync=False)
+    monkeypatch.setattr(module.os, "fsync", lambda fd: (_ for _ in ()).throw(OSError(5, "disk")))
+    with pytest.raises(OSError, match="disk"):
+        files.publish("a", b"newer", sync=True)
+    assert files.read("a", 0, 3) == b"old"
+    assert files.names() == ("a",)
+
+
+def test_remove_and_create_forget_the_open_file(files):
+    files.publish("a", b"old", sync=False)
+    files.read("a", 0, 1)
+    with files.create("a") as out:
+        out.write_at(0, [b"new"])
+    assert files.read("a", 0, 3) == b"new"
+    files.remove("a")
+    files.remove("a")
+    with pytest.raises(CorruptError):
+        files.read("a", 0, 1)
+
+
+def test_reserved_size(files):
+    with files.create("sub/a", 5000) as out:
+        out.write_at(0, [b"x"])
+    assert files.size("sub/a") == 5000
+
+
+def test_only_so_many_files_stay_open(files):
+    for i in range(100):
+        files.publish(f"f{i}", bytes([i]), sync=False)
+    for _ in range(2):
+        assert [files.read(f"f{i}", 0, 1)[0] for i in range(100)] == list(range(100))
+    assert len(files._open) == 64
+    files.close()
+    assert not files._open
+    assert files.read("f3", 0, 1) == b"\3"
+
+
+def test_open_files_are_let_go_with_the_object(tmp_path):
+    files = LocalFiles(tmp_path)
+    files.publish("a", b"1", sync=False)
+    files.read("a", 0, 1)
+    (held,) = files._open.values()
+    del files
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(held)
+
+
+def test_threads_read_the_same_files(files):
+    for i in range(80):
+        files.publish(f"f{i}", bytes([i]) * 100, sync=False)
+    wrong = []
+
+    def work():
+        for _ in range(20):
+            for i in range(80):
+                if files.read(f"f{i}", 50, 10) != bytes([i]) * 10:
+                    wrong.append(i)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong

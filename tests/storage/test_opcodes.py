@@ -1,0 +1,44 @@
+import pickle
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptlab.storage import opcodes
+from ckptlab.storage.opcodes import STOP, Shared, dict_of, framed, header, integer, list_of, text, tuple_of
+
+
+def loaded(code, protocol=2):
+    return pickle.loads(header(protocol) + code + STOP)
+
+
+@given(st.integers(-(2**70), 2**70) | st.sampled_from([255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**63 - 1]))
+def test_integers_are_spelled_as_pickle_does(value):
+    assert header(2) + integer(value) + STOP == pickle.dumps(value, 2)
+
+
+@given(st.text())
+def test_text(value):
+    assert loaded(text(value)) == value
+
+
+@given(st.lists(st.integers(0, 2**40), max_size=6))
+def test_containers(values):
+    codes = [integer(v) for v in values]
+    assert loaded(tuple_of(codes)) == tuple(values)
+    assert loaded(list_of(codes)) == values
+    assert loaded(dict_of(code for v in values for code in (integer(v), text(str(v))))) == {
+        v: str(v) for v in values
+    }
+
+
+def test_constants():
+    assert loaded(tuple_of([opcodes.NONE, opcodes.TRUE, opcodes.FALSE])) == (None, True, False)
+    assert loaded(opcodes.named("collections", "OrderedDict")).__name__ == "OrderedDict"
+
+
+def test_shared_values_are_made_once_and_are_one_object():
+    shared = Shared()
+    codes = [shared(tuple_of([text(str(i % 300))])) for i in range(900)]
+    made = pickle.loads(framed(shared.definitions + list_of(codes) + STOP))
+    assert made == [(str(i % 300),) for i in range(900)]
+    assert all(made[i] is made[i + 300] for i in range(600))
