@@ -13,8 +13,6 @@ from ckptlab.live import ClusterRanks, cluster
 from ckptlab.live.cluster import seat_engines
 from ckptlab.live.node import Host
 
-pytestmark = pytest.mark.filterwarnings("default::ResourceWarning", "default::DeprecationWarning")
-
 
 @pytest.fixture
 def client(monkeypatch):
