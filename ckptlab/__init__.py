@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
     from ckptlab.live.first import demo_checkpoint
     from ckptlab.storage import open_checkpoint
-    from ckptlab.widgets import explore
+    from ckptlab.widgets.explore import explore
 
 __all__ = [
     "CheckpointError",
@@ -47,7 +47,7 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "ckptlab.errors",
     "demo_checkpoint": "ckptlab.live.first",
-    "explore": "ckptlab.widgets",
+    "explore": "ckptlab.widgets.explore",
     "load": "ckptlab.engine",
     "open_checkpoint": "ckptlab.storage",
     "save": "ckptlab.engine",

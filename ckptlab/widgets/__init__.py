@@ -3,8 +3,3 @@
 A painter chooses colour and place, never content: what could be asserted without a browser
 belongs to `explorer`.
 """
-
-from ckptlab.widgets.explore import Explorer, explore
-from ckptlab.widgets.view import SceneView
-
-__all__ = ["Explorer", "SceneView", "explore"]

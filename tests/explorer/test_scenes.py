@@ -1,0 +1,89 @@
+"""Scenes as data: which rectangle says what, and lights up with whom."""
+
+import numpy as np
+from saved import HSDP, hsdp_metadata
+
+from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
+from ckptlab.explorer.scenes import layout_scene, stored_scene
+from ckptlab.layout import Layout
+from ckptlab.metadata import Tensor
+from ckptlab.plan.metadata_of import metadata_of
+
+
+def facts(panel, mark):
+    return {fact.label: fact.show(mark) for fact in panel.marks.facts}
+
+
+def test_a_chunk_lights_up_with_every_rank_that_held_it():
+    mesh, tensor = stored_scene(hsdp_metadata(), "model.embed.weight").panels
+    assert [tensor.marks.ranks_of(i) for i in range(2)] == [(0, 2), (1, 3)]
+    assert facts(tensor, 1)["elements"] == "[502:1003, 0:96]"
+    assert facts(tensor, 1)["held by"] == "ranks 1, 3"
+    assert mesh.marks.labels[-4:] == ("rank 0", "rank 1", "rank 2", "rank 3")
+
+
+def test_copies_are_hatched_in_the_colour_of_the_rank_that_wrote():
+    mesh, tensor = stored_scene(hsdp_metadata(), "model.embed.weight").panels
+    wrote = tensor.marks.colour.tolist()
+    ranks = [i for i, label in enumerate(mesh.marks.labels) if label]
+    for rank, mark in enumerate(ranks):
+        owner = wrote[rank % 2]
+        assert mesh.marks.colour[mark] == owner
+        assert mesh.marks.style[mark] == (FILLED if owner == rank else HATCHED)
+
+
+def test_ranks_that_hold_the_same_are_outlined_together():
+    mesh = stored_scene(hsdp_metadata(), "model.embed.weight").panels[0]
+    frames = np.flatnonzero(mesh.marks.style == OUTLINED)
+    assert [mesh.marks.ranks_of(int(i)) for i in frames] == [(0, 2), (1, 3)]
+
+
+def test_tiles_are_true_to_scale():
+    tensor = stored_scene(hsdp_metadata(), "model.embed.weight").panels[1]
+    heights = tensor.marks.box[:, 3]
+    assert np.isclose(heights[0] / heights[1], 502 / 501, rtol=1e-5)
+    assert np.isclose(tensor.marks.box[1, 1], tensor.marks.box[0, 1] + heights[0], rtol=1e-5)
+
+
+def test_a_checkpoint_without_a_mesh_shows_who_wrote():
+    metadata = hsdp_metadata()
+    bare = type(metadata)(metadata.tensors, metadata.chunks, metadata.files, metadata.writers)
+    mesh, tensor = stored_scene(bare, "model.embed.weight").panels
+    assert "no mesh recorded" in mesh.title
+    wrote = [metadata.writers[f] for f in metadata.chunks.file[metadata.chunk_rows(0)]]
+    assert [tensor.marks.ranks_of(i) for i in range(2)] == [(r,) for r in wrote]
+
+
+def test_empty_shards_are_counted_and_said():
+    scene = layout_scene(Layout.parse("4", "Shard(0)"), Tensor("w", "float32", (5, 4)))
+    assert "1 rank without any of it" in scene.panels[0].caption
+    assert facts(scene.panels[0], 3)["holds"] == "nothing of this tensor"
+
+
+def test_scalars_vectors_and_four_dims_are_drawn():
+    for shape in [(), (7,), (2, 3, 4, 5), (0, 4)]:
+        layout = Layout.parse("2x2", "Replicate, Replicate" if not shape else "Replicate, Shard(0)")
+        scene = layout_scene(layout, Tensor("t", "float32", shape))
+        box = scene.panels[1].marks.box
+        assert np.isfinite(box).all()
+        assert (box[:, 2:] > 0).all()
+        stored = metadata_of([Tensor("t", "float32", shape)], layout)
+        assert stored_scene(stored, "t").panels[1].marks.box.shape[1] == 4
+
+
+def test_a_mesh_of_four_axes_is_nested_without_overlaps():
+    layout = Layout.parse("2x3x2x2", "Replicate, Replicate, Replicate, Shard(0)")
+    cells = layout_scene(layout, Tensor("w", "float32", (8, 4))).panels[0].marks
+    boxes = cells.box[[i for i, label in enumerate(cells.labels) if label]]
+    low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
+    meet = (
+        np.maximum(low, boxes[None, :, :2]) < np.minimum(high, boxes[None, :, :2] + boxes[None, :, 2:])
+    ).all(-1)
+    assert (meet == np.eye(24, dtype=bool)).all()
+
+
+def test_the_text_says_what_the_picture_says():
+    text = stored_scene(hsdp_metadata(), "model.embed.weight").text
+    assert "same shard: ranks 0 = 2, ranks 1 = 3" in text
+    assert "[502:1003, 0:96]" in text
+    assert HSDP.mesh.axes[0] in text

@@ -1,0 +1,60 @@
+"""What a person does in the explorer, and what is shown for it; no browser needed."""
+
+import pytest
+from saved import hsdp_metadata
+
+from ckptlab.errors import CheckpointError, LayoutError
+from ckptlab.explorer.session import RECIPES, Session
+from ckptlab.explorer.traffic import Ran
+
+
+def test_it_begins_with_the_first_matrix_in_view():
+    session = Session(hsdp_metadata())
+    assert session.fqn == "model.embed.weight"
+    panel = session.keys_scene().panels[0]
+    assert panel.marks.labels[panel.tree.chosen] == "weight"
+
+
+def test_pressing_a_branch_folds_it_and_pressing_a_tensor_chooses_it():
+    session = Session(hsdp_metadata())
+    before = len(session.rows)
+    session.press(0)
+    assert len(session.rows) < before
+    session.press(0)
+    line = next(i for i, row in enumerate(session.rows) if row.node.name == "embed")
+    session.press(line)
+    assert len(session.rows) == before - 1
+    session.query = "wq"
+    session.press(len(session.rows) - 1)
+    assert session.fqn == "model.layers.0.wq.weight"
+
+
+def test_every_recipe_is_a_target():
+    session = Session(hsdp_metadata())
+    for mesh, placements in RECIPES.values():
+        session.mesh, session.placements = mesh, placements
+        assert session.foretold.amplification == 1.0
+        assert session.target_scene().panels[1].marks.labels
+
+
+def test_a_target_that_makes_no_sense_is_an_error_and_not_a_picture():
+    session = Session(hsdp_metadata(), mesh="2x2", placements="Shard(0)")
+    with pytest.raises(LayoutError, match="2 axes"):
+        session.target_scene()
+
+
+def test_an_unknown_tensor_is_named_with_its_neighbours():
+    with pytest.raises(CheckpointError, match=r"did you mean 'model\.embed\.weight'"):
+        Session(hsdp_metadata(), fqn="").choose("model.embed.weigth")
+
+
+def test_the_run_is_told_in_the_forecasts_own_bars():
+    session = Session(hsdp_metadata())
+    wanted = session.foretold.bytes_by_rank.tolist()
+    ran = tuple(Ran(rank, "done", n, 0.25, True) for rank, n in enumerate(wanted))
+    text = session.traffic_scene(ran).text
+    assert text.count("foretold = read") == 4
+    assert text.count(", equal, 0.25 s") == 4
+    short = tuple(Ran(rank, "done", n - 4, 0.25, False) for rank, n in enumerate(wanted))
+    assert "foretold = read" not in session.traffic_scene(short).text
+    assert session.traffic_scene(short).text.count("NOT EQUAL") == 4
