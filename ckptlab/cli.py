@@ -167,7 +167,7 @@ def _run(
     if not quiet:
         print(f"{checkpoint.path} on {layout}: {world} ranks on {ranks.device}")
     with _bars(foretold, quiet) as told, ranks:
-        return ranks.run(op, str(Path(checkpoint.path).resolve()), layout, deadline=deadline, progress=told)  # type: ignore[return-value]
+        return ranks.run(op, str(Path(checkpoint.path).resolve()), layout, deadline=deadline, progress=told)
 
 
 @contextmanager

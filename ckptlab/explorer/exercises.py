@@ -22,8 +22,7 @@ def check_writer(metadata: Metadata, fqn: str, element: tuple[int, ...], answer:
     boxes = metadata.boxes(row)
     one = Box(element, (1,) * len(element))
     inside = next(i for i in range(len(boxes)) if (boxes[i] & one).numel)
-    chunk = metadata.chunk_rows(row).start + inside
-    writer = metadata.writers[metadata.chunks.file[chunk]]
+    writer = _writer(metadata, row, inside)
     if answer == writer:
         return f"Right: {boxes[inside]} was written by rank {writer}."
     wrote = [boxes[i] for i in range(len(boxes)) if _writer(metadata, row, i) == answer]
@@ -32,7 +31,8 @@ def check_writer(metadata: Metadata, fqn: str, element: tuple[int, ...], answer:
 
 
 def _writer(metadata: Metadata, row: int, box: int) -> int:
-    return metadata.writers[metadata.chunks.file[metadata.chunk_rows(row).start + box]]
+    chunk = metadata.chunk_rows(row).start + box
+    return metadata.writers[int(metadata.chunks.file[chunk])]
 
 
 def check_bytes(metadata: Metadata, layout: Layout, rank: int, answer: int | None) -> str:

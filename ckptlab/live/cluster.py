@@ -18,7 +18,7 @@ from typing import Literal, Protocol, Self, cast
 
 from ckptlab.errors import CancelledError, CheckpointError, LayoutError
 from ckptlab.live import node
-from ckptlab.live.ranks import Progress, Seat
+from ckptlab.live.ranks import Progress, R, Seat
 from ckptlab.live.roll import Roll
 from ckptlab.live.stacks import NO_STACK
 from ckptlab.live.wire import Failure, Message, pack_call, unpack
@@ -103,11 +103,11 @@ class ClusterRanks:
 
     def run(
         self,
-        op: Callable[..., object],
+        op: Callable[..., R],
         *args: object,
         deadline: float | None = 60.0,
         progress: Progress | None = None,
-    ) -> list[object]:
+    ) -> list[R]:
         """See `Ranks.run`; also raises `CheckpointError` when an engine has gone since."""
         packed = pack_call(op, args)
         if not self._running.acquire(blocking=False):
@@ -120,7 +120,8 @@ class ClusterRanks:
                 )
             if not self._joined:
                 self._join()
-            return self._collect(Roll(self.world, progress), deadline, node.serve, packed)
+            results = self._collect(Roll(self.world, progress), deadline, node.serve, packed)
+            return cast("list[R]", results)
         finally:
             self._running.release()
 

@@ -53,7 +53,7 @@ class Demo(nn.Module):
         return scores
 
 
-def save_demo(context: Context, path: str) -> int:
+def train_and_save(context: Context, path: str) -> int:
     """Shard the model over 2 x (world / 2) ranks, take an Adam step, save both; the bytes written here.
 
     A world that is odd is one row of shards.

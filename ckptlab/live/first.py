@@ -26,7 +26,7 @@ def demo_checkpoint(path: str | os.PathLike[str] = "demo-checkpoint", world: int
         return asked
     target = Path(path)
     if not target.exists():
-        from ckptlab.live.demo import save_demo
+        from ckptlab.live.ops import save_demo
 
         target.parent.mkdir(parents=True, exist_ok=True)
         # Saved beside and renamed, so that a save that was stopped is not taken for a checkpoint later.

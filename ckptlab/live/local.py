@@ -15,7 +15,7 @@ from typing import Literal, Self, cast
 from ckptlab.errors import CancelledError, CheckpointError, LayoutError
 from ckptlab.live.gang import Gang
 from ckptlab.live.gpus import attached_gpus, torch_has_cuda
-from ckptlab.live.ranks import Progress, Seat
+from ckptlab.live.ranks import Progress, R, Seat
 from ckptlab.live.roll import Roll
 from ckptlab.live.wire import pack_call
 
@@ -58,11 +58,11 @@ class LocalRanks:
 
     def run(
         self,
-        op: Callable[..., object],
+        op: Callable[..., R],
         *args: object,
         deadline: float | None = 60.0,
         progress: Progress | None = None,
-    ) -> list[object]:
+    ) -> list[R]:
         """See `Ranks.run`."""
         packed = pack_call(op, args)
         with self._lock:
@@ -72,7 +72,7 @@ class LocalRanks:
             while self._woken.poll():
                 self._woken.recv_bytes()
         try:
-            return self._run(packed, deadline, progress)
+            return cast("list[R]", self._run(packed, deadline, progress))
         finally:
             with self._lock:
                 self._running = False

@@ -1,6 +1,7 @@
 """What live ranks are asked to do with a checkpoint.
 
-Each op is a function of its module, so that any rank can import it. No pictures.
+Each op is a function of its module, so that any rank can import it; torch is imported where an
+op runs, not where it is asked for. No pictures.
 """
 
 from __future__ import annotations
@@ -8,10 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.distributed as dist
-
-from ckptlab import engine
-from ckptlab.engine.state import blank, device_mesh, unflatten
 from ckptlab.events import Phase
 from ckptlab.layout import Layout
 from ckptlab.live.ranks import Context
@@ -45,15 +42,16 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
 
     Tells an `events.Event` for each step.
     """
+    from ckptlab import engine
+    from ckptlab.engine.state import blank, device_mesh, unflatten
+
     metadata = open_checkpoint(path).metadata
-    kind = context.device.partition(":")[0]
-    mesh = device_mesh(layout.mesh, kind)
+    mesh = device_mesh(layout.mesh, context.device.partition(":")[0])
     targets = {
         tensor.fqn: blank(tensor, fitted(layout, tensor.shape), mesh, context.device, POISON)
         for tensor in metadata.tensors
     }
     state = unflatten({**targets, **dict.fromkeys(metadata.objects)}, metadata.paths)
-    dist.barrier()
     report = engine.load(state, path, progress=context.tell)
     verdict = engine.verify_loaded(state, path, progress=context.tell)
     return Outcome(
@@ -65,3 +63,10 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
         verdict.elements,
         verdict.different,
     )
+
+
+def save_demo(context: Context, path: str) -> int:
+    """Train the demo model for a step under HSDP and save it with its optimizer; the bytes written here."""
+    from ckptlab.live.demo import train_and_save
+
+    return train_and_save(context, path)

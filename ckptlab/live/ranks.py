@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol, Self, TypeVar
+
+R = TypeVar("R")
+"""What an op returns."""
 
 Progress = Callable[[int, object], None]
 """Called in the driver as `progress(rank, what)` for each thing that a rank tells."""
@@ -53,11 +56,11 @@ class Ranks(Protocol):
 
     def run(
         self,
-        op: Callable[..., object],
+        op: Callable[..., R],
         *args: object,
         deadline: float | None = 60.0,
         progress: Progress | None = None,
-    ) -> list[object]:
+    ) -> list[R]:
         """Call `op(context, *args)` on every rank; return one result a rank, in the order of ranks.
 
         `op`, its arguments and its results must be picklable by name, so `op` lives in a module.
