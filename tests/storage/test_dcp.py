@@ -206,7 +206,7 @@ CLAIMS = {
     "chunk too large": (on_chunk("sizes", (2, 7)), r"'w' .*\[2, 7\] at \[0, 0\]"),
     "negative offset": (on_chunk("offsets", (-1, 0)), r"'w' .*at \[-1, 0\]"),
     "negative size": (on_chunk("sizes", (2, -6)), r"'w' .*\[2, -6\]"),
-    "wraps round": (on_chunk("sizes", (2**63 - 1, 6)), r"'w' .*9223372036854775807"),
+    "wraps round": (on_chunk("sizes", (2**63 - 1, 6), 1), r"'w' .*9223372036854775807"),
     "too wide for a number": (on_chunk("sizes", (2**63, 6)), "damaged"),
     "fractions": (on_chunk("sizes", (2.0, 6)), "damaged"),
     "other dims": (on_chunk("sizes", (2,)), r"'w' .*does not fit its shape \[4, 6\]"),
