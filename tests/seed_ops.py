@@ -9,6 +9,8 @@ import warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import torch
 import torch.distributed.checkpoint as stock_dcp
@@ -57,7 +59,7 @@ def network(kind: str, seed: int) -> nn.Sequential:
     """A chain of linear layers in which every weight gets a gradient."""
     torch.manual_seed(seed)
     widths = SIZES[kind]
-    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
     return nn.Sequential(*[m for layer in layers for m in (layer, nn.Tanh())])
 
 
@@ -81,8 +83,18 @@ def step(ctx, model, optimizer, kind, seed):
     optimizer.step()
 
 
+@cache
+def mesh_of(kind, shape, names=None):
+    """Every new mesh costs new process groups, so each is made once in the life of a rank."""
+    return init_device_mesh(kind, shape, mesh_dim_names=names)
+
+
 def hsdp_mesh(ctx):
-    return init_device_mesh(kind_of(ctx), (2, ctx.world // 2), mesh_dim_names=("replicate", "shard"))
+    return mesh_of(kind_of(ctx), (2, ctx.world // 2), ("replicate", "shard"))
+
+
+def row_mesh(ctx):
+    return mesh_of(kind_of(ctx), (ctx.world,))
 
 
 def kind_of(ctx):
@@ -191,7 +203,7 @@ def hsdp_to_fsdp(ctx, path, kind, saver, loader):
             storage_writer=save.FileSystemWriter(path),
             planner=save.DefaultSavePlanner(),
         )
-        mesh = init_device_mesh(kind_of(ctx), (ctx.world,))
+        mesh = row_mesh(ctx)
         model, _ = fsdp1(ctx, kind, 2, mesh)
         before = {fqn: whole(v) for fqn, v in model.state_dict().items()}
         target = {"model": zeroed(model.state_dict())}
@@ -257,7 +269,7 @@ def fsdp_with_adam(ctx, path, kind, saver, loader, hybrid):
 
 
 def fsdp2(ctx, kind, seed, how):
-    """The network under FSDP2 with Adam: on a 2x2 mesh ("hsdp"), in a row ("fsdp"), or over TP ("fsdp_tp")."""
+    """The network under FSDP2 with Adam: "hsdp" on a 2x2 mesh, "fsdp" in a row, "fsdp_tp" over TP."""
     model = network(kind, seed).to(ctx.device)
     if how == "hsdp":
         mesh = hsdp_mesh(ctx)
@@ -277,6 +289,10 @@ def fsdp2(ctx, kind, seed, how):
     return model, torch.optim.Adam(model.parameters(), lr=0.1)
 
 
+def state_of(model, optimizer):
+    return {"model": get_model_state_dict(model), "optim": get_optimizer_state_dict(model, optimizer)}
+
+
 def fsdp2_round_trip(ctx, path, kind, saver, loader, source_how, target_how):
     """FSDP2 model and Adam state, keyed by fqn, from one sharding to another."""
     save, load = DCP[saver], DCP[loader]
@@ -284,7 +300,7 @@ def fsdp2_round_trip(ctx, path, kind, saver, loader, source_how, target_how):
         first, first_adam = fsdp2(ctx, kind, 1, source_how)
         step(ctx, first, first_adam, kind, 1)
         step(ctx, first, first_adam, kind, 3)
-        source = {"model": get_model_state_dict(first), "optim": get_optimizer_state_dict(first, first_adam)}
+        source = state_of(first, first_adam)
         save.save(source, checkpoint_id=path)
 
         second, second_adam = fsdp2(ctx, kind, 2, target_how)
@@ -298,7 +314,7 @@ def fsdp2_round_trip(ctx, path, kind, saver, loader, source_how, target_how):
         load.load(target, checkpoint_id=path)
         set_model_state_dict(second, target["model"])
         set_optimizer_state_dict(second, second_adam, target["optim"])
-        now = {"model": get_model_state_dict(second), "optim": get_optimizer_state_dict(second, second_adam)}
+        now = state_of(second, second_adam)
         now, asked = leaves(now), leaves(target)
         return {
             fqn: seen(

@@ -22,9 +22,7 @@ def test_a_step_is_undone_by_a_load(tmp_path, kind, saver, loader, device):
     for rank, found in enumerate(out):
         for fqn, one in found.items():
             assert one.how == "(Replicate(), Shard(dim=0))"
-            assert one.differed, (
-                f"rank {rank} {fqn}: the optimizer step changed nothing, so the load proves nothing"
-            )
+            assert one.differed, f"rank {rank} {fqn}: the optimizer step changed nothing"
             assert one.equal, f"rank {rank} {fqn}: not what was saved"
             assert one.same_layout, f"rank {rank} {fqn}: mesh or placements changed"
 
