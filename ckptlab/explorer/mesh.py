@@ -12,7 +12,9 @@ from itertools import product
 from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Mark, Note, Panel, collect
 from ckptlab.layout import Box, Layout, Mesh, Replicate
 
-CELL, GAP, MARGIN = 1.0, 0.2, 0.5
+CELL, GAP = 1.0, 0.2
+EDGE = GAP / 2
+"""Room round the cells, for the outlines."""
 
 
 def mesh_panel(
@@ -32,8 +34,8 @@ def mesh_panel(
         _cell(rank, at[rank], held.get(rank), groups, layout.mesh, owners.get(rank, rank))
         for rank in layout.mesh.rank_list
     ]
-    width = max(x for x, _ in at.values()) + CELL + MARGIN + GAP
-    height = max(y for _, y in at.values()) + CELL + MARGIN + GAP
+    width = max(x for x, _ in at.values()) + CELL + EDGE
+    height = max(y for _, y in at.values()) + CELL + EDGE
     return Panel(
         name,
         "devices",
@@ -60,7 +62,7 @@ def _places(mesh: Mesh) -> dict[int, tuple[float, float]]:
     for rank, where in zip(mesh.rank_list, product(*map(range, mesh.shape)), strict=True):
         x = sum(i * step for i, (step, along_x) in zip(where, steps, strict=True) if along_x)
         y = sum(i * step for i, (step, along_x) in zip(where, steps, strict=True) if not along_x)
-        places[rank] = (x + MARGIN, y + MARGIN)
+        places[rank] = (x + EDGE, y + EDGE)
     return places
 
 
@@ -110,7 +112,7 @@ def _frame(
     inside = [r for r, (x, y) in at.items() if x0 <= x <= x1 and y0 <= y <= y1]
     if len(inside) != len(group):
         return None
-    pad = GAP * 0.4
+    pad = EDGE * 0.8
     facts = {"replica group": ", ".join(f"rank {r}" for r in group), "holds": words_of(held[group[0]])}
     return Mark(
         (x0 - pad, y0 - pad, x1 - x0 + CELL + 2 * pad, y1 - y0 + CELL + 2 * pad),
@@ -127,9 +129,9 @@ def _axis_notes(layout: Layout, width: float, height: float) -> tuple[Note, ...]
     ]
     along_x = " / ".join(names[::-1][0::2][::-1])
     along_y = " / ".join(names[::-1][1::2][::-1])
-    notes = [Note(MARGIN + (width - MARGIN - GAP) / 2, MARGIN * 0.45, f"{along_x} →")]
+    notes = [Note(width / 2, -0.1, f"{along_x} →")]
     if along_y:
-        notes.append(Note(MARGIN * 0.45, MARGIN + (height - MARGIN - GAP) / 2, f"← {along_y}", turned=True))
+        notes.append(Note(-0.1, height / 2, f"← {along_y}", turned=True))
     return tuple(notes)
 
 

@@ -20,7 +20,7 @@ from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
 MANY = 64
 """Tiles beyond which none is labelled."""
 
-LONG, SHORT, LEFT, TOP = 10.0, 4.0, 0.8, 0.5
+LONG, SHORT = 10.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class _Plane:
     def place(self, boxes: Boxes) -> npt.NDArray[np.float32]:
         """Rectangles `(n, 4)` of boxes, in units."""
         out = np.empty((len(boxes), 4), np.float32)
-        for column, dim, extent, margin in ((0, self.x, self.width, LEFT), (1, self.y, self.height, TOP)):
+        for column, dim, extent in ((0, self.x, self.width), (1, self.y, self.height)):
             if dim < 0 or not self.shape[dim]:
-                out[:, column], out[:, column + 2] = margin, extent
+                out[:, column], out[:, column + 2] = 0, extent
             else:
                 unit = extent / self.shape[dim]
-                out[:, column] = margin + boxes.offsets[:, dim] * unit
+                out[:, column] = boxes.offsets[:, dim] * unit
                 out[:, column + 2] = boxes.shapes[:, dim] * unit
         return out
 
@@ -93,7 +93,7 @@ def stored_panel(
         boxes,
         _plane(tensor.shape, boxes, dims),
         _tiles(writer, first, ranks, facts),
-        f"{len(boxes)} chunk{'s' * (len(boxes) != 1)} in {len(set(file.tolist()))} file(s)",
+        f"{_count(len(boxes), 'chunk')} in {_count(len(set(file.tolist())), 'file')}",
     )
 
 
@@ -126,7 +126,7 @@ def held_panel(
         boxes,
         _plane(tensor.shape, boxes, dims),
         _tiles(lowest, first, ranks, facts),
-        f"{len(boxes)} shard{'s' * (len(boxes) != 1)}"
+        _count(len(boxes), "shard")
         + (f", each on {int(copies.max())} ranks" if len(copies) and copies.max() > 1 else ""),
     )
 
@@ -169,8 +169,8 @@ def _panel(
         "tiles",
         title,
         f"{tensor.dtype} {shape}: {said}{seen}",
-        plane.width + LEFT + 0.2,
-        plane.height + TOP + 0.2,
+        plane.width,
+        plane.height,
         drawn,
         tuple(_ticks(plane, boxes)),
         rigid=True,
@@ -189,10 +189,14 @@ def _ticks(plane: _Plane, boxes: Boxes) -> list[Note]:
         for edge in edges.tolist():
             where = edge / max(plane.shape[dim], 1) * extent
             if along_x:
-                notes.append(Note(LEFT + where, TOP * 0.72, str(edge)))
+                notes.append(Note(where, -0.1, str(edge)))
             else:
-                notes.append(Note(LEFT * 0.86, TOP + where, str(edge), "end"))
+                notes.append(Note(-0.1, where, str(edge), "end"))
     return notes
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _box_fact(boxes: Boxes) -> Fact:

@@ -13,8 +13,7 @@ from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Mark, Not
 from ckptlab.metadata import human_bytes
 from ckptlab.plan.forecast import Forecast
 
-LEFT, BAR, RIGHT = 1.6, 8.0, 5.6
-ROW, THICK, THIN, HEAD = 1.0, 0.44, 0.16, 0.3
+BAR, ROW, THICK, THIN = 8.0, 1.0, 0.5, 0.18
 
 
 @dataclass(frozen=True)
@@ -34,42 +33,31 @@ def traffic_panel(foretold: Forecast, ran: Sequence[Ran] = (), name: str = "traf
     most = max(1, int(foretold.stock.max(initial=0)), int(foretold.bytes_by_rank.max(initial=0)))
     drawn, notes = [], []
     for rank in range(foretold.world):
-        wanted, stock = int(foretold.bytes_by_rank[rank]), int(foretold.stock[rank])
-        top = HEAD + rank * ROW
+        wanted, stock, now = int(foretold.bytes_by_rank[rank]), int(foretold.stock[rank]), told.get(rank)
+        top = rank * ROW
         facts = {
+            "rank": str(rank),
             "foretold": f"{human_bytes(wanted)} in {int(foretold.reads[rank])} reads",
             "stock DCP": human_bytes(stock),
         }
-        now = told.get(rank)
+        bars = [
+            (top, wanted, THICK, rank, OUTLINED),
+            (top + THICK + 0.06, stock, THIN, NEUTRAL, HATCHED),
+        ]
         if now is not None:
             facts["read"] = human_bytes(now.nbytes)
-            drawn.append(
-                Mark(
-                    (LEFT, top, BAR * now.nbytes / most, THICK), (rank,), rank, FILLED, f"rank {rank}", facts
-                )
-            )
-        drawn.append(
-            Mark((LEFT, top, BAR * wanted / most, THICK), (rank,), rank, OUTLINED, f"rank {rank}", facts)
-        )
-        drawn.append(
-            Mark(
-                (LEFT, top + THICK + 0.05, BAR * stock / most, THIN),
-                (rank,),
-                NEUTRAL,
-                HATCHED,
-                f"rank {rank}",
-                facts,
-            )
-        )
-        notes.append(Note(LEFT - 0.25, top + THICK / 2, f"rank {rank}", "end"))
-        notes.append(Note(LEFT + BAR + 0.25, top + THICK / 2, _said(wanted, now), "start"))
+            bars.insert(0, (top, now.nbytes, THICK, rank, FILLED))
+        for y, nbytes, height, colour, style in bars:
+            drawn.append(Mark((0, y, BAR * nbytes / most, height), (rank,), colour, style, "", facts))
+        notes.append(Note(-0.1, top + THICK / 2, f"rank {rank}", "end"))
+        notes.append(Note(BAR + 0.1, top + THICK / 2, _said(wanted, now), "start"))
     return Panel(
         name,
         "bars",
         "Bytes read, rank by rank",
         summary(foretold),
-        LEFT + BAR + RIGHT,
-        HEAD + foretold.world * ROW,
+        BAR,
+        foretold.world * ROW,
         collect(drawn),
         tuple(notes),
     )

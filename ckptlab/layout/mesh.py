@@ -42,7 +42,7 @@ class Mesh:
         ranks = tuple(int(r) for r in self.ranks)
         if ranks and (len(ranks) != math.prod(shape) or len(set(ranks)) != len(ranks) or min(ranks) < 0):
             raise LayoutError(f"mesh {shape} needs {math.prod(shape)} different ranks, not {ranks}")
-        if ranks == tuple(range(math.prod(shape))):
+        if ranks and ranks == tuple(range(math.prod(shape))):
             ranks = ()
         object.__setattr__(self, "ranks", ranks)
 

@@ -158,9 +158,10 @@ def explore(checkpoint: str | os.PathLike[str] | Checkpoint) -> Explorer:
 def _headline(checkpoint: Checkpoint) -> str:
     metadata = checkpoint.metadata
     objects = f", {len(metadata.objects)} objects" if metadata.objects else ""
+    name = escape(Path(checkpoint.path).name)
     return (
-        f"<div style='{PLAIN}'><span style='font-size:18px;font-weight:600'>{escape(Path(checkpoint.path).name)}"
-        f"</span>&ensp;<span style='{MUTED}'>{escape(checkpoint.path)}</span><br>"
+        f"<div style='{PLAIN}'><span style='font-size:18px;font-weight:600'>{name}</span>&ensp;"
+        f"<span style='{MUTED}'>{escape(checkpoint.path)}</span><br>"
         f"{len(metadata.tensors):,} tensors, {human_bytes(metadata.nbytes)}{objects}; "
         f"{len(metadata.chunks):,} chunks in {len(set(metadata.chunks.file.tolist()))} files</div>"
     )

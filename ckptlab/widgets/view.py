@@ -1,0 +1,111 @@
+"""The drawing widget: shows any scene, tells Python what was picked.
+
+It owns traits and their transport. What is drawn, the scene says; how, `view.js` and
+`view.css`. Hover never leaves the browser.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import traitlets
+
+from ckptlab.explorer.scene import Scene
+from ckptlab.widgets.pack import pack
+from ckptlab.widgets.still import png
+
+_HERE = Path(__file__).parent
+_EMPTY = Scene("", (), (), "nothing to show")
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>body {{ margin: 16px; background: Canvas; }}
+{css}</style></head><body><div id="view"></div>
+<script type="module">
+{module}
+const state = {state}, heard = {{}};
+state.columns = new DataView(Uint8Array.from(atob(state.columns), (c) => c.charCodeAt(0)).buffer);
+const model = {{
+  get: (name) => state[name],
+  set(name, value) {{ state[name] = value; (heard["change:" + name] ?? []).forEach((tell) => tell()); }},
+  on: (event, tell) => (heard[event] ??= []).push(tell),
+  off() {{}},
+  save_changes() {{}},
+}};
+render({{ model, el: document.getElementById("view") }});
+</script></body></html>
+"""
+
+
+class SceneView(anywidget.AnyWidget):
+    """A scene in the notebook. Set `scene` to draw another.
+
+    `rank` is the rank that is kept lit (-1: none); `picked` the last mark that was pressed, as
+    `{"panel": name, "mark": row}`, or empty. Both follow the browser and may be set from Python.
+    """
+
+    _esm = _HERE / "view.js"
+    _css = _HERE / "view.css"
+
+    header = traitlets.Dict().tag(sync=True)
+    columns = traitlets.Bytes().tag(sync=True)
+    rank = traitlets.Int(-1).tag(sync=True)
+    picked = traitlets.Dict().tag(sync=True)
+
+    def __init__(self, scene: Scene = _EMPTY, **traits: Any) -> None:
+        self._scene = scene
+        header, columns = pack(scene)
+        super().__init__(header=header, columns=columns, **traits)
+
+    @property
+    def scene(self) -> Scene:
+        """What is drawn."""
+        return self._scene
+
+    @scene.setter
+    def scene(self, scene: Scene) -> None:
+        self._scene = scene
+        header, columns = pack(scene)
+        # One message, so that the browser never has words of one scene and columns of another.
+        with self.hold_sync():
+            self.header, self.columns = header, columns
+            self.picked = {}
+
+    def to_html(self, path: str | os.PathLike[str]) -> None:
+        """Write a page that shows the scene by itself: hover works without a kernel and without a network."""
+        header, columns = pack(self._scene)
+        state = {
+            "header": header,
+            "columns": base64.b64encode(columns).decode(),
+            "rank": self.rank,
+            "picked": {},
+        }
+        page = _PAGE.format(
+            title=escape(self._scene.title),
+            css=(_HERE / "view.css").read_text(),
+            module=(_HERE / "view.js").read_text(),
+            # Words of a checkpoint must not be able to end the script.
+            state=json.dumps(state).replace("<", "\\u003c"),
+        )
+        Path(path).write_text(page, encoding="utf-8")
+
+    def __repr__(self) -> str:
+        return self._scene.text
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle or {}, {})
+        return with_picture(data, self._scene), metadata
+
+
+def with_picture(bundle: dict[str, Any], scene: Scene) -> dict[str, Any]:
+    """The mime bundle with what a reader without a kernel sees: a PNG, and the words."""
+    picture = base64.b64encode(png(scene)).decode()
+    return {**bundle, "image/png": picture, "text/plain": scene.text}
