@@ -83,15 +83,14 @@ def load(
         keys = [fqn for fqn in leaves if fqn not in missing]
         tensors = [fqn for fqn in keys if fqn in held]
         plan = team.together("plan", lambda: _plan(checkpoint.metadata, [held[fqn] for fqn in tensors]))
-        team.together("plan", lambda: _files_there(checkpoint, plan))
     counts = Counts()
-    with trace.phase("read", int(plan.nbytes.sum())):
-        team.together(
-            "read", lambda: _read(checkpoint, plan, [held[fqn] for fqn in tensors], trace, counts, verify)
-        )
-        objects = team.together(
-            "read", lambda: _objects(checkpoint, [fqn for fqn in keys if fqn not in held])
-        )
+    with (
+        trace.phase("read", int(plan.nbytes.sum())),
+        Source(checkpoint.metadata, checkpoint.files, trace, counts) as source,
+    ):
+        others = [fqn for fqn in keys if fqn not in held]
+        objects = team.together("read", lambda: _ready(checkpoint, plan, source, others))
+        team.together("read", lambda: _fill(source, plan, [held[fqn] for fqn in tensors], verify))
     with trace.phase("commit"):
         for fqn, value in objects.items():
             put(state, leaves[fqn].path, value)
@@ -157,19 +156,18 @@ def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
         raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
 
 
-def _read(
-    checkpoint: Checkpoint, plan: LoadPlan, held: Sequence[Held], trace: Trace, counts: Counts, verify: bool
-) -> None:
-    with Source(checkpoint.metadata, checkpoint.files, trace, counts) as source:
-        for reads in plan.reads:
-            source.find(reads)
-        for reads, target in zip(plan.reads, held, strict=True):
-            for i in range(len(reads)):
-                source.read(reads, i, target.piece(int(reads.want[i]), reads.target_box(i)), verify)
+def _ready(checkpoint: Checkpoint, plan: LoadPlan, source: Source, objects: Sequence[str]) -> dict[str, Any]:
+    """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
+    _files_there(checkpoint, plan)
+    for reads in plan.reads:
+        source.find(reads)
+    return {fqn: _object(checkpoint, fqn) for fqn in objects}
 
 
-def _objects(checkpoint: Checkpoint, fqns: Sequence[str]) -> dict[str, Any]:
-    return {fqn: _object(checkpoint, fqn) for fqn in fqns}
+def _fill(source: Source, plan: LoadPlan, held: Sequence[Held], verify: bool) -> None:
+    for reads, target in zip(plan.reads, held, strict=True):
+        for i in range(len(reads)):
+            source.read(reads, i, target.piece(int(reads.want[i]), reads.target_box(i)), verify)
 
 
 def _object(checkpoint: Checkpoint, fqn: str) -> Any:
