@@ -168,5 +168,8 @@ def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
     used = {metadata.files[i] for i in metadata.chunks.file.tolist()}
     used |= {metadata.files[extent.file] for extent in metadata.objects.values()}
     for name in files.names():
-        if name.startswith("__") and name.endswith(".distcp") and name not in used:
+        data = name.startswith("__") and name.endswith(".distcp")
+        # A save that was killed while it published leaves a file that never got its name.
+        unfinished = name.startswith((f"{METADATA_FILE}.", f"{LAYOUT_FILE}.")) and name.endswith(".tmp")
+        if (data and name not in used) or unfinished:
             files.remove(name)
