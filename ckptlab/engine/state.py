@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.distributed import get_world_size
 from torch.distributed._shard.sharded_tensor.api import ShardedTensor
 from torch.distributed._shard.sharded_tensor.shard import Shard as ShardOfSharded
 from torch.distributed.checkpoint.stateful import Stateful
@@ -263,7 +264,13 @@ def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torc
 
 
 def device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
-    """The mesh as torch has it, on "cpu" or "cuda"; every rank of the default process group calls it."""
+    """The mesh as torch has it, on "cpu" or "cuda"; every rank of the default process group calls it.
+
+    Raises `LayoutError` for a mesh that is not of all ranks of that group.
+    """
+    world = get_world_size()
+    if sorted(mesh.rank_list) != list(range(world)):
+        raise LayoutError(f"{mesh!r} is of {mesh.size} ranks, not of the {world} that are running")
     ranks = torch.tensor(mesh.rank_list, dtype=torch.int).reshape(mesh.shape)
     return DeviceMesh(device, ranks, mesh_dim_names=mesh.axes)
 
