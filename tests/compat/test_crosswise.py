@@ -1,4 +1,4 @@
-"""Ours saves and stock loadsand back: every layout to every layout, every dtype, every kind of value."""
+"""Ours saves and stock loads and back: every layout to every layout, every dtype, every kind of value."""
 
 import crosswise_ops as ops
 import pytest

@@ -1,0 +1,249 @@
+"""What ranks do in the engine's tests: saves and loads whose reads are counted, or that fail on purpose."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+import torch.distributed.checkpoint as stock_dcp
+from crosswise_ops import DCP, cut, full, poisoned
+from seed_ops import quiet, same
+from torch.distributed.tensor import DTensor
+
+import ckptlab
+from ckptlab.engine.load import LoadReport
+from ckptlab.errors import CheckpointError
+from ckptlab.storage.files import LocalFiles
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A load: what it reported, the bytes that its files were really asked for, whether all is equal."""
+
+    report: LoadReport
+    asked: int
+    mapped: tuple[str, ...]
+    equal: bool
+
+
+@contextmanager
+def counted_files():
+    """Bytes of data files asked for by read or read_into, and the names of those that were mapped."""
+    read, read_into, view = LocalFiles.read, LocalFiles.read_into, LocalFiles.view
+    asked, mapped = [], []
+
+    def counting_read(self, name, start, length):
+        asked.append(length if name.endswith(".distcp") else 0)
+        with mock.patch.object(LocalFiles, "read_into", read_into):
+            return read(self, name, start, length)
+
+    def counting_read_into(self, name, start, into):
+        asked.append(into.nbytes if name.endswith(".distcp") else 0)
+        return read_into(self, name, start, into)
+
+    def counting_view(self, name):
+        mapped.append(name)
+        return view(self, name)
+
+    with (
+        mock.patch.object(LocalFiles, "read", counting_read),
+        mock.patch.object(LocalFiles, "read_into", counting_read_into),
+        mock.patch.object(LocalFiles, "view", counting_view),
+    ):
+        yield asked, mapped
+
+
+def save_one(ctx, path, shape, layout):
+    """A float32 tensor `w`."""
+    with quiet():
+        return ckptlab.save({"w": cut(ctx, full("w", shape), layout)}, path)
+
+
+def load_counted(ctx, path, shape, layout, verify=False):
+    wanted = cut(ctx, full("w", shape), layout)
+    target = poisoned(cut(ctx, full("w", shape), layout))
+    with counted_files() as (asked, mapped):
+        report = ckptlab.load({"w": target}, path, verify=verify)
+    return Counted(report, sum(asked), tuple(mapped), same(wanted.to_local(), target.to_local()))
+
+
+class _CountingStream:
+    """A file that counts what is read of it."""
+
+    def __init__(self, stream, counts):
+        self._stream, self._counts = stream, counts
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def read(self, size=-1):
+        data = self._stream.read(size)
+        self._counts.append(len(data))
+        return data
+
+    def readinto(self, into):
+        got = self._stream.readinto(into)
+        self._counts.append(got)
+        return got
+
+
+class _CountingReader(stock_dcp.FileSystemReader):
+    def __init__(self, path):
+        super().__init__(path)
+        self.counts = []
+
+    def _slice_file(self, file, sinfo):
+        return super()._slice_file(_CountingStream(file, self.counts), sinfo)
+
+
+def load_counted_by_stock(ctx, path, shape, layout):
+    """Bytes that stock DCP reads of the data files, and whether it loads the right elements."""
+    target = poisoned(cut(ctx, full("w", shape), layout))
+    reader = _CountingReader(path)
+    with quiet():
+        stock_dcp.load({"w": target}, storage_reader=reader)
+    return sum(reader.counts), same(cut(ctx, full("w", shape), layout).to_local(), target.to_local())
+
+
+@dataclass(frozen=True)
+class Failed:
+    """How a rank failed: the error's type and words, the rank it names, whether the target is untouched."""
+
+    kind: str
+    message: str
+    rank: int
+    phase: str
+    problems: tuple[str, ...]
+    untouched: bool
+    seconds: float
+
+
+def failure(step, targets=()):
+    """What a step that must fail raises; `targets` were poisoned before."""
+    poison = [t.to_local() if isinstance(t, DTensor) else t for t in targets]
+    before = [t.clone() for t in poison]
+    began = time.perf_counter()
+    try:
+        step()
+    except CheckpointError as error:
+        return Failed(
+            type(error).__name__,
+            str(error),
+            getattr(error, "rank", -1),
+            getattr(error, "phase", ""),
+            tuple(str(problem) for problem in error.problems),
+            all(same(a, b) for a, b in zip(before, poison, strict=True)),
+            time.perf_counter() - began,
+        )
+    raise AssertionError("it did not fail")
+
+
+STATE = {"w": ((9, 4), "hsdp"), "v": ((16, 3), "rows"), "b": ((6,), "tiles")}
+
+
+def state(ctx, seed=1):
+    return {fqn: cut(ctx, full(f"{fqn} {seed}", shape), layout) for fqn, (shape, layout) in STATE.items()}
+
+
+def save_state(ctx, path, seed=1):
+    ckptlab.save(state(ctx, seed), path)
+
+
+def load_fails(ctx, path, verify=False):
+    """A load that must fail, into poison."""
+    target = state(ctx)
+    for tensor in target.values():
+        poisoned(tensor)
+    return failure(lambda: ckptlab.load(target, path, verify=verify), target.values())
+
+
+def load_misfits_fails(ctx, path):
+    """Wrong shape, wrong dtype, a key that is missing, an object for a tensor; `b` alone would fit."""
+    target = {
+        "w": poisoned(cut(ctx, full("w", (9, 5)), "rows")),
+        "v": poisoned(cut(ctx, full("v", (16, 3), "bfloat16"), "rows")),
+        "u": poisoned(cut(ctx, full("u", (2, 2)), "copies")),
+        "b": poisoned(cut(ctx, full("b", (6,)), "rows")),
+    }
+    tensors = list(target.values())
+    return failure(lambda: ckptlab.load({**target, "step": 1}, path), tensors)
+
+
+def disk_fails_on(ctx, path, rank, verb):
+    """A load or a save in which one rank's disk gives an error."""
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    method = {"load": "read_into", "save": "create"}[verb]
+    target = state(ctx, 2)
+    patch = mock.patch.object(LocalFiles, method, broken) if ctx.rank == rank else nullcontext()
+    with patch:
+        return failure(lambda: getattr(ckptlab, verb)(target, path))
+
+
+def bad_tensor_on(ctx, path, rank):
+    """One rank brings a tensor that no checkpoint can hold."""
+    extra = torch.eye(3).to_sparse() if ctx.rank == rank else torch.eye(3)
+    return failure(lambda: ckptlab.save({**state(ctx, 2), "extra": extra}, path))
+
+
+def differing_on(ctx, path, rank, kind):
+    """A plain tensor or an object that is not the same on one rank."""
+    value = 8 if ctx.rank == rank else 7
+    own = {"object": value, "tensor": torch.full((2, 2), value), "list": [torch.zeros(2), value]}[kind]
+    return failure(lambda: ckptlab.save({**state(ctx, 2), "nested": {"own": own}, "same": 1}, path))
+
+
+def same_but_pickled_apart(ctx, path):
+    """Equal sets, which pickle in an order of their own on every rank."""
+    words = {f"word {i}" for i in range(40)}
+    ckptlab.save({"words": words, "text": "".join(["a", "b"])}, path)
+    return words
+
+
+def save_again_refused(ctx, path):
+    return failure(lambda: ckptlab.save(state(ctx, 2), path, overwrite=False))
+
+
+def killed_at(ctx, path, rank, operation):
+    """A save over an older checkpoint in which one rank dies just before a file operation."""
+    name, _, wanted = operation.partition(" ")
+    real = {"create": LocalFiles.create, "publish": LocalFiles.publish, "remove": LocalFiles.remove}
+
+    def dying(self, file, *rest):
+        if not wanted or wanted in file:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real[name](self, file, *rest)
+
+    def dying_replace(self, target):
+        if Path(target).name == wanted:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    replace = Path.replace
+    if ctx.rank == rank and name == "replace":
+        Path.replace = dying_replace
+    elif ctx.rank == rank:
+        setattr(LocalFiles, name, dying)
+    ckptlab.save(state(ctx, 2), path)
+
+
+def which_is_there(ctx, path, loader):
+    """The seed of the state that a path holds whole; 0 if it is neither of the two."""
+    target = state(ctx)
+    for tensor in target.values():
+        poisoned(tensor)
+    with quiet():
+        DCP[loader].load(target, checkpoint_id=path)
+    for seed in (1, 2):
+        wanted = state(ctx, seed)
+        if all(same(wanted[fqn].to_local(), target[fqn].to_local()) for fqn in wanted):
+            return seed
+    return 0
