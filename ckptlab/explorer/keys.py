@@ -49,4 +49,4 @@ def keys_panel(rows: Sequence[Row], chosen: str = "") -> Panel:
 
 
 def _files(node: Node) -> str:
-    return ", ".join(node.files) if len(node.files) <= 2 else f"{len(node.files)} files"
+    return node.files[0] if len(node.files) == 1 else f"{len(node.files)} files"

@@ -65,9 +65,9 @@ class Explorer(ui.VBox):
                 self.search,
                 ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
             ],
-            layout=ui.Layout(flex="1 1 420px", min_width="300px"),
+            layout=ui.Layout(flex="1 1 500px", min_width="300px"),
         )
-        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="2 1 560px", min_width="300px"))
+        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 560px", min_width="300px"))
         target = ui.VBox(
             [
                 heading("What if", "Choose a target mesh and a placement for each of its axes."),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import ipywidgets as ui
 
@@ -15,6 +16,7 @@ from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.events import Event
 from ckptlab.explorer.session import Session
 from ckptlab.explorer.timeline import Timeline
+from ckptlab.explorer.traffic import Ran
 from ckptlab.live import LocalRanks, attached_gpus
 from ckptlab.metadata import human_bytes
 from ckptlab.widgets.panels import card, heading, said
@@ -63,8 +65,12 @@ class RunPanel(ui.VBox):
 
     def foretell(self) -> None:
         """Draw the forecast of the session's target, as nothing has run on it yet."""
-        self.view.scene = self._session.traffic_scene()
+        self._draw()
         self.status.value = said("Not run yet.")
+
+    def _draw(self, ran: tuple[Ran, ...] = ()) -> None:
+        # The panel's own heading says what it is.
+        self.view.scene = replace(self._session.traffic_scene(ran), title="")
 
     def close_ranks(self) -> None:
         """End the ranks, if any are warm."""
@@ -129,7 +135,7 @@ class RunPanel(ui.VBox):
                 timeline.hear(what)
                 if time.monotonic() - drawn[0] > _REDRAW:
                     drawn[0] = time.monotonic()
-                    self.view.scene = self._session.traffic_scene(timeline.ran)
+                    self._draw(timeline.ran)
                     self.status.value = said(f"{layout.mesh.size} ranks: {what.phase} ...")
 
         began = time.perf_counter()
@@ -137,7 +143,7 @@ class RunPanel(ui.VBox):
         took = time.perf_counter() - began
         for outcome in outcomes:
             timeline.end(outcome.rank, outcome.nbytes, sum(outcome.seconds.values()), outcome.equal)
-        self.view.scene = self._session.traffic_scene(timeline.ran)
+        self._draw(timeline.ran)
         read = sum(outcome.nbytes for outcome in outcomes)
         wrong = sorted({fqn for outcome in outcomes for fqn in outcome.different})
         elements = sum(outcome.elements for outcome in outcomes)

@@ -573,6 +573,7 @@ class View {
     const width = this.root.clientWidth;
     if (!width || width === this.arranged) return;
     this.arranged = width;
+    this.readTheme();      // a view that was built before it stood in the page had no fonts to measure with
     for (const panel of this.panels) {
       const ideal = panel.ideal();
       if (ideal) panel.figure.style.flex = `0 1 ${ideal}px`;
