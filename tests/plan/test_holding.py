@@ -1,0 +1,60 @@
+"""Tensors as ranks hold them: under a layout, whole everywhere, or told of by several ranks."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from plan_cases import layouts, shapes, tensors
+
+from ckptlab.errors import LayoutError
+from ckptlab.layout import Layout, Replicate
+from ckptlab.metadata import Tensor
+from ckptlab.plan.holding import Holding, everywhere, fitted, holdings, merge
+
+
+@settings(deadline=None)
+@given(layouts(), shapes)
+def test_a_fitted_layout_cuts_what_there_is_to_cut(layout, shape):
+    found = fitted(layout, shape)
+    assert found.mesh == layout.mesh
+    for before, after in zip(layout.placements, found.placements, strict=True):
+        has_it = isinstance(before, Replicate) or before.dim < len(shape)
+        assert after == (before if has_it else Replicate())
+    assert len(found.shards(shape)) >= 0
+
+
+@settings(deadline=None)
+@given(tensors(), layouts())
+def test_each_tensor_under_its_own_layout(some, layout):
+    other = Layout.parse("2", "Shard(0)")
+    chosen = {t.fqn: layout if i % 2 else other for i, t in enumerate(some)}
+    for one, alone in zip(holdings(some, chosen), some, strict=True):
+        assert one.tensor == alone
+        assert one.shards is fitted(chosen[alone.fqn], alone.shape).shards(alone.shape)
+
+
+def test_everywhere_is_whole_on_every_rank():
+    held = everywhere(Tensor("w", "float32", (3, 2)), 4)
+    assert held.shards.rank.tolist() == [0, 1, 2, 3]
+    assert {repr(held.shards.boxes[i]) for i in range(4)} == {"Box[0:3, 0:2]"}
+    assert len(everywhere(Tensor("none", "float32", (3, 0)), 4).shards) == 0
+    assert len(everywhere(Tensor("scalar", "float32", ()), 4).shards) == 4
+
+
+@settings(deadline=None)
+@given(tensors(most=1), layouts())
+def test_what_ranks_tell_one_by_one_makes_the_whole(some, layout):
+    (held,) = holdings(some, layout)
+    parts = [Holding(held.tensor, held.shards.of(rank)) for rank in range(layout.mesh.size)]
+    merged = merge(parts)
+    rows = np.argsort(held.shards.rank, kind="stable")
+    assert merged.tensor == held.tensor
+    assert merged.shards.rank.tolist() == held.shards.rank[rows].tolist()
+    assert merged.shards.boxes.offsets.tolist() == held.shards.boxes.offsets[rows].tolist()
+    assert merged.shards.boxes.shapes.tolist() == held.shards.boxes.shapes[rows].tolist()
+    assert merged.shards.local.tolist() == held.shards.local[rows].tolist()
+
+
+def test_ranks_that_tell_of_different_tensors_are_refused():
+    parts = [everywhere(Tensor("w", "float32", (2, n)), 1) for n in (3, 4, 3)]
+    with pytest.raises(LayoutError, match=r"disagree on tensor 'w': float32\[2, 3\] and float32\[2, 4\]"):
+        merge(parts)

@@ -1,0 +1,85 @@
+"""Reads carry every wanted element, once, from where the chunks hold it to where the rank wants it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from plan_cases import at, layouts, locals_of, numbered, tensors
+
+from ckptlab.errors import CorruptError
+from ckptlab.layout import Layout
+from ckptlab.metadata import ITEMSIZE, Chunks, Tensor
+from ckptlab.plan.holding import fitted, holdings
+from ckptlab.plan.load import plan_load
+from ckptlab.plan.metadata_of import metadata_of
+
+
+@settings(max_examples=300, deadline=None)
+@given(tensors(), layouts(), layouts())
+def test_elements_flow_to_where_the_layout_says(some, source, target):
+    saved = metadata_of(some, source)
+    plan = plan_load(saved, holdings(some, target))
+    for reads, tensor in zip(plan.reads, some, strict=True):
+        assert (reads.row, reads.itemsize) == (saved.rows[tensor.fqn], ITEMSIZE[tensor.dtype])
+        boxes, first = saved.boxes(reads.row), saved.chunk_rows(reads.row).start
+        whole = numbered(tensor)
+        wanted = locals_of(fitted(target, tensor.shape), tensor)
+        filled = {rank: np.full_like(local, -1) for rank, local in wanted.items()}
+        for i in range(len(reads)):
+            stored = whole[boxes[int(reads.chunk[i]) - first].slices]
+            into = filled[int(reads.rank[i])][at(reads.target[i], reads.boxes[i].shape)]
+            assert into.shape == reads.boxes[i].shape
+            assert into.size
+            assert (into == -1).all(), "an element is read twice"
+            piece = stored[reads.source_box(i).slices]
+            assert (piece == whole[reads.boxes[i].slices]).all()
+            into[...] = piece
+            assert reads.target_box(i).offset == tuple(reads.target[i])
+        for rank, local in wanted.items():
+            assert (filled[rank] == local).all()
+        numel = [reads.boxes[i].numel for i in range(len(reads))]
+        assert reads.nbytes.tolist() == [n * reads.itemsize for n in numel]
+    assert plan.nbytes.sum() == sum(reads.nbytes.sum() for reads in plan.reads)
+    assert len(plan) == sum(map(len, plan.reads)) == len(plan.chunk) == len(plan.rank)
+
+
+@settings(max_examples=100, deadline=None)
+@given(tensors(), layouts(), layouts())
+def test_each_read_fills_the_wanted_box_that_it_names(some, source, target):
+    wants = holdings(some, target)
+    for want, reads in zip(wants, plan_load(metadata_of(some, source), wants).reads, strict=True):
+        filled = np.zeros(len(want.shards), np.int64)
+        for i in range(len(reads)):
+            row = int(reads.want[i])
+            assert want.shards.rank[row] == reads.rank[i]
+            assert want.shards.boxes[row] & reads.boxes[i] == reads.boxes[i]
+            filled[row] += reads.boxes[i].numel
+        assert filled.tolist() == want.shards.boxes.numel.tolist()
+
+
+def with_chunk(metadata, keep):
+    """The same with only these chunks of its one tensor."""
+    c, ndim = metadata.chunks, len(metadata.tensors[0].shape)
+    boxes = metadata.boxes(0).take(np.array(keep))
+    chunks = Chunks(
+        np.array([0, len(keep)]), np.array([0, len(keep) * ndim]),
+        boxes.offsets.ravel(), boxes.shapes.ravel(), c.file[keep], c.start[keep], c.length[keep],
+    )  # fmt: skip
+    return dataclasses.replace(metadata, chunks=chunks)
+
+
+@pytest.mark.parametrize(("keep", "found"), [([0, 1], "0 of the 4"), ([0, 1, 1, 2], "8 of the 4")])
+def test_chunks_that_leave_a_hole_or_hold_twice_are_refused(keep, found):
+    tensor = Tensor("w", "float32", (6, 2))
+    saved = with_chunk(metadata_of([tensor], Layout.parse("3", "Shard(0)")), keep)
+    with pytest.raises(CorruptError, match=rf"'w' \[6, 2\]: its chunks hold {found} elements"):
+        plan_load(saved, holdings([tensor], Layout.parse("3", "Shard(0)")))
+
+
+def test_a_hole_that_nobody_wants_is_let_be():
+    tensor = Tensor("w", "float32", (6, 2))
+    saved = with_chunk(metadata_of([tensor], Layout.parse("3", "Shard(0)")), [0, 1])
+    (want,) = holdings([tensor], Layout.parse("3", "Shard(0)"))
+    mine = dataclasses.replace(want, shards=want.shards.of(0))
+    assert len(plan_load(saved, [mine])) == 1
