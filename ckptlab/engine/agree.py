@@ -19,7 +19,7 @@ from ckptlab.engine.state import Held, Leaf, Path, hold
 from ckptlab.engine.transfer import memory_of, on_cpu
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
-from ckptlab.plan.holding import Holding, merge
+from ckptlab.plan.holding import Holding, among, merge
 from ckptlab.storage.template import crc32
 
 
@@ -57,7 +57,7 @@ def offer(leaves: Mapping[str, Leaf], team: Team) -> Offer:
     objects: dict[str, bytes] = {}
     for fqn, leaf in leaves.items():
         if isinstance(leaf.value, torch.Tensor):
-            held[fqn] = hold(fqn, leaf.value, team.global_rank, team.world)
+            held[fqn] = hold(fqn, leaf.value, team.global_rank, team.ranks)
         else:
             objects[fqn] = _pickled(fqn, leaf.value)
     return Offer(held, objects, {fqn: leaf.path for fqn, leaf in leaves.items()})
@@ -81,27 +81,27 @@ def agree(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> Agreed:
     """
     layouts = {fqn: held.layout for fqn, held in mine.held.items() if held.layout is not None}
     all_told = team.tell("plan", lambda: _tell(mine, leaves, team))
-    told = all_told[team.rank]
     _refuse_different(all_told, mine.objects, team)
-    if all(other.digest == told.digest for other in all_told):
-        objects = {fqn: (team.ranks[0], length) for fqn, (length, _) in told.objects.items()}
-        return Agreed(tuple(h.holding for h in mine.held.values()), objects, mine.paths, layouts)
+    first = all_told[0]
+    if all(other.digest == first.digest for other in all_told):
+        # Ranks outside the team may hold parts too, but they write nothing.
+        held = tuple(among(h.holding, team.ranks) for h in mine.held.values())
+        objects = {fqn: (team.ranks[0], length) for fqn, (length, _) in first.objects.items()}
+        return Agreed(held, objects, mine.paths, layouts)
     parts = {fqn: Holding(h.holding.tensor, h.mine) for fqn, h in mine.held.items()}
     everyone = team.gather((parts, dict(mine.paths), layouts))
     merged: dict[str, list[Holding]] = {}
     paths: dict[str, Path] = {}
+    layouts, objects = {}, {}
     for theirs, their_paths, their_layouts in everyone:
         for fqn, part in theirs.items():
             merged.setdefault(fqn, []).append(part)
         paths |= their_paths
-        layouts = {**their_layouts, **layouts}
-    objects = {}
+        layouts |= their_layouts
     for rank, other in zip(team.ranks, all_told, strict=True):
         for fqn, (length, _) in other.objects.items():
             objects.setdefault(fqn, (rank, length))
-    return Agreed(
-        tuple(merge(parts) for parts in merged.values()), objects, paths, dict(sorted(layouts.items()))
-    )
+    return Agreed(tuple(merge(parts) for parts in merged.values()), objects, paths, layouts)
 
 
 def _tell(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> _Told:

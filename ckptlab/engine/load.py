@@ -111,7 +111,7 @@ def load(
 
 def _hold(leaves: Mapping[str, Leaf], team: Team) -> dict[str, Held]:
     return {
-        fqn: hold(fqn, leaf.value, team.global_rank, max(team.ranks) + 1)
+        fqn: hold(fqn, leaf.value, team.global_rank, team.ranks)
         for fqn, leaf in leaves.items()
         if isinstance(leaf.value, torch.Tensor)
     }

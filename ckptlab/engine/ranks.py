@@ -49,8 +49,10 @@ class Team:
     @classmethod
     def of(cls, group: Any = None, alone: bool = False) -> Team:
         """The team of a process group; of the default one, if there is one and `alone` is not asked for."""
-        if alone or not (dist.is_available() and dist.is_initialized()):
+        if not (dist.is_available() and dist.is_initialized()):
             return cls(0, 1)
+        if alone:
+            return cls(0, 1, None, (dist.get_rank(),))
         chosen = group or dist.group.WORLD
         ranks = tuple(dist.get_process_group_ranks(chosen))
         return cls(dist.get_rank(chosen), len(ranks), chosen, ranks)

@@ -6,7 +6,7 @@ and knows no files and no collectives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -152,8 +152,8 @@ def _grow(container: Any, key: str | int, default: Any) -> Any:
     return container.setdefault(key, default)
 
 
-def hold(fqn: str, value: torch.Tensor, rank: int, world: int) -> Held:
-    """What this rank holds of a tensor, and what it knows of the others.
+def hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held:
+    """What this rank holds of a tensor, and what it knows of the others; a plain one is on all `ranks`.
 
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor.
@@ -170,7 +170,7 @@ def hold(fqn: str, value: torch.Tensor, rank: int, world: int) -> Held:
         raise LayoutError(
             f"{fqn!r} is a {value.layout} tensor; only dense tensors have chunks, so call .to_dense()"
         )
-    holding = everywhere(tensor, world)
+    holding = everywhere(tensor, ranks)
     return Held(holding, holding.shards.of(rank), (value.detach(),), plain=True)
 
 

@@ -52,7 +52,7 @@ def verify_loaded(
     elements, different = 0, []
     leaves = flatten(expand(state_dict))
     wanted = {
-        fqn: hold(fqn, leaf.value, team.global_rank, max(team.ranks) + 1)
+        fqn: hold(fqn, leaf.value, team.global_rank, team.ranks)
         for fqn, leaf in leaves.items()
         if isinstance(leaf.value, torch.Tensor) and fqn in checkpoint.metadata.rows
     }

@@ -5,7 +5,7 @@ Both plans begin here. No bytes, no clocks and no ranks of this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,13 +50,22 @@ def fitted(layout: Layout, shape: tuple[int, ...]) -> Layout:
     return Layout(layout.mesh, placements)
 
 
-def everywhere(tensor: Tensor, world: int) -> Holding:
-    """A plain tensor that every one of `world` ranks holds whole."""
+def everywhere(tensor: Tensor, ranks: Sequence[int]) -> Holding:
+    """A plain tensor that each of `ranks` holds whole."""
     ndim = len(tensor.shape)
     full = np.array(tensor.shape, np.int64).reshape(1, ndim)
-    count = world if all(tensor.shape) else 0
-    corner = np.zeros((count, ndim), np.int64)
-    return Holding(tensor, Shards(np.arange(count), Boxes(corner, np.repeat(full, count, axis=0)), corner))
+    holders = np.array(ranks if all(tensor.shape) else (), np.int64)
+    corner = np.zeros((len(holders), ndim), np.int64)
+    return Holding(tensor, Shards(holders, Boxes(corner, np.repeat(full, len(holders), axis=0)), corner))
+
+
+def among(holding: Holding, ranks: Sequence[int]) -> Holding:
+    """What these ranks alone hold of it."""
+    known = np.isin(holding.shards.rank, ranks)
+    if known.all():
+        return holding
+    shards = holding.shards
+    return Holding(holding.tensor, Shards(shards.rank[known], shards.boxes.take(known), shards.local[known]))
 
 
 def merge(parts: Iterable[Holding]) -> Holding:
