@@ -1,0 +1,84 @@
+"""The front end on a stub model in Chromium: no Jupyter, no kernel."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ckptlab.widgets
+from ckptlab.explorer.scene import Scene
+from ckptlab.widgets.pack import pack
+
+ROOM = Path(ckptlab.widgets.__file__).parent
+CHROMIUM = os.environ.get("CKPTLAB_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
+LAUNCH: dict[str, Any] = {
+    "executable_path": CHROMIUM,
+    "args": ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+}
+
+LIGHT = ":root { --jp-ui-font-color1: rgb(20, 20, 20); --jp-layout-color1: rgb(255, 255, 255) }"
+DARK = ":root { --jp-ui-font-color1: rgb(240, 240, 240); --jp-layout-color1: rgb(17, 17, 17) }"
+
+PAGE = """<!doctype html><meta charset="utf-8"><style id="theme">%(theme)s</style>
+<style>body { margin: 12px; background: var(--jp-layout-color1) } %(css)s</style>
+<div id="root"></div>
+<script type="module">
+%(module)s
+const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+const state = %(state)s, heard = {};
+state.columns = bytes(state.columns);
+window.sent = [];
+window.model = {
+  get: (name) => state[name],
+  set(name, value) { state[name] = value; (heard["change:" + name] ?? []).forEach((f) => f()); },
+  save_changes() { window.sent.push({ rank: state.rank, picked: state.picked }); },
+  on: (event, f) => (heard[event] ??= []).push(f),
+  off(event, f) { heard[event] = (heard[event] ?? []).filter((g) => g !== f); },
+};
+window.show = (header, columns) => { state.header = header; model.set("columns", bytes(columns)); };
+window.stop = render({ model: window.model, el: document.getElementById("root") });
+</script>"""
+
+
+def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1) -> str:
+    """A page that draws the scene; `window.model` is the model, `window.sent` what it would tell Python."""
+    header, columns = pack(scene)
+    state = {"header": header, "columns": base64.b64encode(columns).decode(), "rank": rank, "picked": {}}
+    return PAGE % {
+        "theme": theme,
+        "css": (ROOM / "view.css").read_text(),
+        "module": (ROOM / "view.js").read_text(),
+        "state": json.dumps(state).replace("</", "<\\/"),
+    }
+
+
+@contextmanager
+def watched(page: Any) -> Iterator[Any]:
+    """The page; on leaving, every error it threw or wrote to its console fails the test."""
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type in ("error", "warning") else None)
+    yield page
+    assert problems == []
+
+
+def spot(page: Any, panel: str, x: float, y: float) -> tuple[float, float]:
+    """Where in the window the point (x, y), in units of a panel, stands.
+
+    A panel's stage carries `data-left`, `data-top` (its origin, in pixels of the stage) and
+    `data-scale-x`, `data-scale-y` (pixels a unit).
+    """
+    stage = page.locator(f'[data-panel="{panel}"] .ckl-stage')
+    box = stage.bounding_box()
+    data = stage.evaluate("e => ({...e.dataset})")
+    left, top = float(data["left"]), float(data["top"])
+    return (
+        box["x"] + left + x * float(data["scaleX"]),
+        box["y"] + top + y * float(data["scaleY"]),
+    )

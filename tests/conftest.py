@@ -1,0 +1,30 @@
+"""Fixtures that need a browser; they skip, with a reason, where there is no Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import CHROMIUM, LAUNCH, watched
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not Path(CHROMIUM).exists():
+        pytest.skip("no Chromium: apt-get install chromium, or set CKPTLAB_CHROMIUM=/path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(**LAUNCH)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
+    """A fresh page that fails the test for any error it reports; its last look is in `tmp_path`."""
+    page = chromium.new_page(viewport={"width": 1100, "height": 800})
+    page.set_default_timeout(20_000)
+    with watched(page):
+        yield page
+        page.screenshot(path=str(tmp_path / "last.png"))
+    page.close()
