@@ -23,6 +23,16 @@ MANY = 64
 LONG, SHORT = 10.0, 6.0
 
 
+@dataclass(frozen=True, eq=False)
+class _Tiles:
+    """One tile a box; `colour` is a rank (-1: nobody knows), and tile i is of `ranks[first[i]:first[i + 1]]`."""
+
+    colour: Ints
+    first: Ints
+    ranks: Ints
+    facts: Sequence[Fact]
+
+
 @dataclass(frozen=True)
 class _Plane:
     """Which dims of a tensor lie along y and x (-1: none), and how elements become units."""
@@ -50,7 +60,7 @@ def _plane(shape: tuple[int, ...], boxes: Boxes, dims: tuple[int, int] | None) -
     """The dims given, or those two along which the boxes differ most; y before x."""
     if dims is None:
         cut = [len(np.unique(boxes.offsets[:, d])) > 1 for d in range(len(shape))]
-        by_need = sorted(range(len(shape)), key=lambda d: (not cut[d], -shape[d] > 1, -d))
+        by_need = sorted(range(len(shape)), key=lambda d: (not cut[d], shape[d] <= 1, -d))
         chosen = sorted(by_need[:2])
         y, x = (chosen[0], chosen[1]) if len(chosen) == 2 else (-1, chosen[0] if chosen else -1)
     else:
@@ -91,8 +101,8 @@ def stored_panel(
         f"{fqn}, as stored",
         tensor,
         boxes,
-        _plane(tensor.shape, boxes, dims),
-        _tiles(writer, first, ranks, facts),
+        dims,
+        _Tiles(writer, first, ranks, facts),
         f"{_count(len(boxes), 'chunk')} in {_count(len(set(file.tolist())), 'file')}",
     )
 
@@ -124,8 +134,8 @@ def held_panel(
         title,
         tensor,
         boxes,
-        _plane(tensor.shape, boxes, dims),
-        _tiles(lowest, first, ranks, facts),
+        dims,
+        _Tiles(lowest, first, ranks, facts),
         _count(len(boxes), "shard")
         + (f", each on {int(copies.max())} ranks" if len(copies) and copies.max() > 1 else ""),
     )
@@ -141,40 +151,33 @@ def _holders(boxes: Boxes, writer: Ints, layout: Layout | None, tensor: Tensor) 
     return np.concatenate([[0], np.cumsum(count)]), pairs[:, 1]
 
 
-def _tiles(colour: Ints, first: Ints, ranks: Ints, facts: Sequence[Fact]) -> Marks:
-    """Marks that still lack their rectangles."""
+def _panel(
+    name: str,
+    title: str,
+    tensor: Tensor,
+    boxes: Boxes,
+    dims: tuple[int, int] | None,
+    tiles: _Tiles,
+    said: str,
+) -> Panel:
+    plane = _plane(tensor.shape, boxes, dims)
+    colour = tiles.colour
     labels = tuple(f"rank {r}" if r >= 0 else "?" for r in colour.tolist()) if len(colour) <= MANY else ()
-    return Marks(
-        np.zeros((len(colour), 4), np.float32),
+    drawn = Marks(
+        plane.place(boxes),
         np.where(colour < 0, NEUTRAL, colour).astype(np.int16),
         np.full(len(colour), FILLED, np.uint8),
-        first.astype(np.int32),
-        ranks.astype(np.int32),
+        tiles.first.astype(np.int32),
+        tiles.ranks.astype(np.int32),
         labels,
-        tuple(facts),
-    )
-
-
-def _panel(
-    name: str, title: str, tensor: Tensor, boxes: Boxes, plane: _Plane, tiles: Marks, said: str
-) -> Panel:
-    drawn = Marks(
-        plane.place(boxes), tiles.colour, tiles.style, tiles.first, tiles.ranks, tiles.labels, tiles.facts
+        tuple(tiles.facts),
     )
     shape = " x ".join(map(str, tensor.shape)) or "scalar"
     flat = [d for d in range(len(tensor.shape)) if d not in (plane.y, plane.x)]
     seen = f"; dims {', '.join(map(str, flat))} are not drawn" if flat else ""
-    return Panel(
-        name,
-        "tiles",
-        title,
-        f"{tensor.dtype} {shape}: {said}{seen}",
-        plane.width,
-        plane.height,
-        drawn,
-        tuple(_ticks(plane, boxes)),
-        rigid=True,
-    )
+    caption = f"{tensor.dtype} {shape}: {said}{seen}"
+    notes = tuple(_ticks(plane, boxes))
+    return Panel(name, "tiles", title, caption, plane.width, plane.height, drawn, notes, rigid=True)
 
 
 def _ticks(plane: _Plane, boxes: Boxes) -> list[Note]:
