@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from plan_cases import layouts, shapes, tensors
 
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Layout, Replicate
 from ckptlab.metadata import Tensor
-from ckptlab.plan.holding import Holding, everywhere, fitted, holdings, merge
+from ckptlab.plan.holding import Holding, among, everywhere, fitted, holdings, merge
 
 
 @settings(deadline=None)
@@ -33,15 +34,32 @@ def test_each_tensor_under_its_own_layout(some, layout):
 
 
 def test_everywhere_is_whole_on_every_rank():
-    held = everywhere(Tensor("w", "float32", (3, 2)), 4)
-    assert held.shards.rank.tolist() == [0, 1, 2, 3]
-    assert {repr(held.shards.boxes[i]) for i in range(4)} == {"Box[0:3, 0:2]"}
-    assert len(everywhere(Tensor("none", "float32", (3, 0)), 4).shards) == 0
-    assert len(everywhere(Tensor("scalar", "float32", ()), 4).shards) == 4
+    held = everywhere(Tensor("w", "float32", (3, 2)), (1, 4, 5))
+    assert held.shards.rank.tolist() == [1, 4, 5]
+    assert {repr(held.shards.boxes[i]) for i in range(3)} == {"Box[0:3, 0:2]"}
+    assert len(everywhere(Tensor("none", "float32", (3, 0)), range(4)).shards) == 0
+    assert len(everywhere(Tensor("scalar", "float32", ()), range(4)).shards) == 4
+
+
+@settings(deadline=None)
+@given(tensors(most=1), layouts(), st.sets(st.integers(0, 8)))
+def test_what_some_ranks_alone_hold(some, layout, ranks):
+    (held,) = holdings(some, layout)
+    found = among(held, sorted(ranks))
+    assert found.tensor == held.tensor
+    for rank in layout.mesh.rank_list:
+        rows, kept = held.shards.of(rank), found.shards.of(rank)
+        if rank in ranks:
+            assert kept.boxes.offsets.tolist() == rows.boxes.offsets.tolist()
+            assert kept.boxes.shapes.tolist() == rows.boxes.shapes.tolist()
+            assert kept.local.tolist() == rows.local.tolist()
+        else:
+            assert len(kept) == 0
 
 
 @settings(deadline=None)
 @given(tensors(most=1), layouts())
+@example([Tensor("w", "float32", (8,))], Layout.parse("2", "StridedShard(0, split_factor=2)"))
 def test_what_ranks_tell_one_by_one_makes_the_whole(some, layout):
     (held,) = holdings(some, layout)
     parts = [Holding(held.tensor, held.shards.of(rank)) for rank in range(layout.mesh.size)]
@@ -55,6 +73,6 @@ def test_what_ranks_tell_one_by_one_makes_the_whole(some, layout):
 
 
 def test_ranks_that_tell_of_different_tensors_are_refused():
-    parts = [everywhere(Tensor("w", "float32", (2, n)), 1) for n in (3, 4, 3)]
+    parts = [everywhere(Tensor("w", "float32", (2, n)), [0]) for n in (3, 4, 3)]
     with pytest.raises(LayoutError, match=r"disagree on tensor 'w': float32\[2, 3\] and float32\[2, 4\]"):
         merge(parts)

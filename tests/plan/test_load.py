@@ -9,7 +9,7 @@ from plan_cases import at, layouts, locals_of, numbered, tensors
 
 from ckptlab.errors import CorruptError
 from ckptlab.layout import Layout
-from ckptlab.metadata import ITEMSIZE, Chunks, Tensor
+from ckptlab.metadata import ITEMSIZE, ChunkColumns, Chunks, Tensor
 from ckptlab.plan.holding import fitted, holdings
 from ckptlab.plan.load import plan_load
 from ckptlab.plan.metadata_of import metadata_of
@@ -56,6 +56,17 @@ def test_each_read_fills_the_wanted_box_that_it_names(some, source, target):
             assert want.shards.boxes[row] & reads.boxes[i] == reads.boxes[i]
             filled[row] += reads.boxes[i].numel
         assert filled.tolist() == want.shards.boxes.numel.tolist()
+
+
+def test_tensors_of_one_shape_that_were_saved_apart_are_read_apart():
+    a, b = (Tensor(fqn, "float32", (4, 4)) for fqn in "ab")
+    rows, columns = (metadata_of([a, b], Layout.parse("2", f"Shard({dim})")) for dim in (0, 1))
+    both = ChunkColumns()
+    for saved, row in ((rows, 0), (columns, 1)):
+        both.add(saved.boxes(row), [0, 1], [0, 32], [32, 32])
+    saved = dataclasses.replace(rows, chunks=both.build())
+    plan = plan_load(saved, holdings([a, b], Layout.parse("2", "Shard(0)")))
+    assert [len(reads) for reads in plan.reads] == [2, 4]
 
 
 def with_chunk(metadata, keep):

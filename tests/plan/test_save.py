@@ -57,6 +57,12 @@ def test_equal_replicas_are_shared_out_evenly():
     assert plan_save(holdings(some, hsdp), 4).bytes_by_rank.tolist() == [96] * 4
 
 
+def test_large_replicas_are_given_out_first():
+    copies = Layout.parse("2", "Replicate")
+    some = [Tensor("small", "uint8", (1,)), Tensor("other", "uint8", (1,)), Tensor("large", "uint8", (2,))]
+    assert plan_save(holdings(some, copies), 2).bytes_by_rank.tolist() == [2, 2]
+
+
 @settings(deadline=None)
 @given(layouts(), st.integers(1, 3))
 def test_the_same_input_gives_the_same_plan(layout, size):
