@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel
+from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel, count
 from ckptlab.layout import Boxes, Layout, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
@@ -25,7 +25,7 @@ LONG, SHORT = 10.0, 6.0
 
 @dataclass(frozen=True, eq=False)
 class _Tiles:
-    """One tile a box; `colour` is a rank (-1: nobody knows), and tile i is of `ranks[first[i]:first[i + 1]]`."""
+    """One tile a box: `colour` is a rank (-1: nobody knows); tile i is of `ranks[first[i]:first[i + 1]]`."""
 
     colour: Ints
     first: Ints
@@ -103,7 +103,7 @@ def stored_panel(
         boxes,
         dims,
         _Tiles(writer, first, ranks, facts),
-        f"{_count(len(boxes), 'chunk')} in {_count(len(set(file.tolist())), 'file')}",
+        f"{count(len(boxes), 'chunk')} in {count(len(set(file.tolist())), 'file')}",
     )
 
 
@@ -136,7 +136,7 @@ def held_panel(
         boxes,
         dims,
         _Tiles(lowest, first, ranks, facts),
-        _count(len(boxes), "shard")
+        count(len(boxes), "shard")
         + (f", each on {int(copies.max())} ranks" if len(copies) and copies.max() > 1 else ""),
     )
 
@@ -147,8 +147,8 @@ def _holders(boxes: Boxes, writer: Ints, layout: Layout | None, tensor: Tensor) 
     shards = layout.shards(tensor.shape)
     meet = overlaps(boxes, shards.boxes)
     pairs = np.unique(np.stack([meet.a, shards.rank[meet.b]], axis=1), axis=0).reshape(-1, 2)
-    count = np.bincount(pairs[:, 0], minlength=len(boxes))
-    return np.concatenate([[0], np.cumsum(count)]), pairs[:, 1]
+    holders = np.bincount(pairs[:, 0], minlength=len(boxes))
+    return np.concatenate([[0], np.cumsum(holders)]), pairs[:, 1]
 
 
 def _panel(
@@ -174,8 +174,8 @@ def _panel(
     )
     shape = " x ".join(map(str, tensor.shape)) or "scalar"
     flat = [d for d in range(len(tensor.shape)) if d not in (plane.y, plane.x)]
-    seen = f"; dims {', '.join(map(str, flat))} are not drawn" if flat else ""
-    caption = f"{tensor.dtype} {shape}: {said}{seen}"
+    unseen = f" Not drawn: {'dim' if len(flat) == 1 else 'dims'} {', '.join(map(str, flat))}." if flat else ""
+    caption = f"{tensor.dtype}, {shape}: {said}.{unseen}"
     notes = tuple(_ticks(plane, boxes))
     return Panel(name, "tiles", title, caption, plane.width, plane.height, drawn, notes, rigid=True)
 
@@ -196,10 +196,6 @@ def _ticks(plane: _Plane, boxes: Boxes) -> list[Note]:
             else:
                 notes.append(Note(-0.1, where, str(edge), "end"))
     return notes
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
 def _box_fact(boxes: Boxes) -> Fact:
