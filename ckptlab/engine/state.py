@@ -145,8 +145,9 @@ def unflatten(values: Mapping[str, Any], paths: Mapping[str, Path]) -> dict[str,
 def _grow(container: Any, key: str | int, default: Any) -> Any:
     if isinstance(container, list):
         assert isinstance(key, int)
-        container += [None] * (key + 1 - len(container))
-        if container[key] is None:
+        # Places of which nothing is stored were empty, and an empty dict has no leaves either.
+        container += [{} for _ in range(key + 1 - len(container))]
+        if container[key] == {}:
             container[key] = default
         return container[key]
     return container.setdefault(key, default)
