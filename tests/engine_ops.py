@@ -22,6 +22,18 @@ from ckptlab.errors import CheckpointError
 from ckptlab.storage.files import LocalFiles
 
 
+def stock_save(state, path):
+    """As stock DCP saves in one process."""
+    with quiet():
+        stock_dcp.save(state, checkpoint_id=path, no_dist=True)
+
+
+def stock_load(state, path):
+    """As stock DCP loads in one process."""
+    with quiet():
+        stock_dcp.load(state, checkpoint_id=path, no_dist=True)
+
+
 @dataclass(frozen=True)
 class Counted:
     """A load: what it reported, the bytes that its files were really asked for, whether all is equal."""

@@ -1,0 +1,118 @@
+"""State dicts as named leaves, with stock DCP's own flattening as the oracle."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.distributed.checkpoint._nested_dict import flatten_state_dict
+
+from ckptlab.engine.state import expand, flatten, hand_over, hold, put, sharded_like, unflatten
+from ckptlab.errors import LayoutError
+
+TENSOR = torch.zeros(2)
+values = st.one_of(st.just(TENSOR), st.integers(0, 3), st.none(), st.text("ab", max_size=2), st.just((1, 2)))
+keys = st.one_of(st.text("abc", min_size=1, max_size=2), st.integers(0, 2), st.just("a.b"))
+
+
+def nested(inner):
+    return st.one_of(st.dictionaries(keys, inner, max_size=3), st.lists(inner, max_size=3))
+
+
+states = st.dictionaries(keys.map(str), st.recursive(values, nested, max_leaves=8), max_size=4)
+
+
+@settings(max_examples=500, deadline=None)
+@given(states)
+def test_names_and_paths_are_stocks(state):
+    try:
+        flat, paths = flatten_state_dict(state)
+    except ValueError:
+        with pytest.raises(LayoutError, match="both called"):
+            flatten(state)
+        return
+    leaves = flatten(state)
+    assert list(leaves) == list(flat)
+    for fqn, leaf in leaves.items():
+        assert leaf.fqn == fqn
+        assert leaf.path == paths[fqn]
+        assert leaf.value is flat[fqn]
+
+
+def texts(value):
+    """Dict keys as text, as they come back; what holds nothing is gone."""
+    if isinstance(value, dict):
+        return {str(key): texts(inner) for key, inner in value.items() if inner != {}}
+    return [texts(inner) for inner in value] if isinstance(value, list) else value
+
+
+@settings(max_examples=300, deadline=None)
+@given(states)
+def test_unflatten_is_the_way_back(state):
+    try:
+        leaves = flatten(state)
+    except LayoutError:
+        return
+    back = unflatten(
+        {f: leaf.value for f, leaf in leaves.items()}, {f: leaf.path for f, leaf in leaves.items()}
+    )
+    again = flatten(back)
+    assert {f: (leaf.path, leaf.value) for f, leaf in again.items()} == {
+        f: (leaf.path, leaf.value) for f, leaf in leaves.items()
+    }
+
+
+def test_unflatten_makes_dicts_and_lists():
+    state = {"model": {"layers": [{"w": TENSOR}, {"w": TENSOR, "n": 3}]}, "step": 1, "rates": [1, 2]}
+    leaves = flatten(state)
+    back = unflatten(
+        {f: leaf.value for f, leaf in leaves.items()}, {f: leaf.path for f, leaf in leaves.items()}
+    )
+    assert texts(back) == texts(state)
+    assert unflatten({"a.b": 1}, {}) == {"a.b": 1}
+
+
+def test_put_finds_keys_that_are_no_text():
+    state = {"groups": {0: {"lr": 1}, "1": {"lr": 1}}, "list": [{"x": 1}]}
+    put(state, ("groups", "0", "lr"), 5)
+    put(state, ("groups", "1", "lr"), 6)
+    put(state, ("list", 0, "x"), 7)
+    put(state, ("new",), 8)
+    assert state == {"groups": {0: {"lr": 5}, "1": {"lr": 6}}, "list": [{"x": 7}], "new": 8}
+
+
+def test_a_stateful_is_asked_for_its_state_and_given_it_back():
+    module = torch.nn.Linear(2, 1)
+    target = {"module": module, "step": 1}
+    state = expand(target)
+    assert list(state["module"]) == ["weight", "bias"]
+    filled = {"module": {"weight": torch.full((1, 2), 3.0), "bias": torch.ones(1)}, "step": 4}
+    hand_over(target, filled)
+    assert target["module"] is module
+    assert module.weight.tolist() == [[3.0, 3.0]]
+    assert target["step"] == 4
+
+
+def test_a_plain_tensor_is_held_whole_by_every_rank():
+    value = torch.ones(3, 2)
+    held = hold("w", value, 2, (1, 2))
+    assert held.plain
+    assert held.layout is None
+    assert held.holding.shards.rank.tolist() == [1, 2]
+    assert len(held.mine) == 1
+    assert held.piece_of(held.mine.boxes[0]).data_ptr() == value.data_ptr()
+    assert len(hold("none", torch.ones(0, 2), 0, (0,)).mine) == 0
+    assert hold("scalar", torch.tensor(1.0), 0, (0,)).holding.tensor.shape == ()
+
+
+def test_what_has_no_boxes_is_refused():
+    with pytest.raises(LayoutError, match=r"'w' is a torch.sparse_coo tensor.*to_dense"):
+        hold("w", torch.eye(2).to_sparse(), 0, (0,))
+    with pytest.raises(LayoutError, match=r"'w' has dtype torch.bits8"):
+        hold("w", torch.zeros(2, dtype=torch.uint8).view(torch.bits8), 0, (0,))
+
+
+def test_a_plain_parameter_has_plain_state():
+    like = sharded_like(torch.nn.Parameter(torch.ones(2, 3)), (2, 3), torch.float64)
+    assert (like.shape, like.dtype, like.count_nonzero()) == ((2, 3), torch.float64, 0)
+    assert sharded_like(torch.ones(2, 3), (), torch.float32).shape == ()
+    assert sharded_like(None, (4,), torch.int64).tolist() == [0] * 4
