@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
@@ -14,15 +14,19 @@ values = st.one_of(st.just(TENSOR), st.integers(0, 3), st.none(), st.text("ab", 
 keys = st.one_of(st.text("abc", min_size=1, max_size=2), st.integers(0, 2), st.just("a.b"))
 
 
-def nested(inner):
-    return st.one_of(st.dictionaries(keys, inner, max_size=3), st.lists(inner, max_size=3))
+def states(least=0):
+    """Nested states whose dicts within have at least so many entries."""
 
+    def nested(inner):
+        return st.one_of(
+            st.dictionaries(keys, inner, min_size=least, max_size=3), st.lists(inner, max_size=3)
+        )
 
-states = st.dictionaries(keys.map(str), st.recursive(values, nested, max_leaves=8), max_size=4)
+    return st.dictionaries(keys.map(str), st.recursive(values, nested, max_leaves=8), max_size=4)
 
 
 @settings(max_examples=500, deadline=None)
-@given(states)
+@given(states())
 def test_names_and_paths_are_stocks(state):
     try:
         flat, paths = flatten_state_dict(state)
@@ -46,7 +50,8 @@ def texts(value):
 
 
 @settings(max_examples=300, deadline=None)
-@given(states)
+@given(states(least=1))
+@example({"a": [{}, TENSOR]})
 def test_unflatten_is_the_way_back(state):
     try:
         leaves = flatten(state)
