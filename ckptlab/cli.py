@@ -257,11 +257,7 @@ def lab(
     The notebooks are copied once into ckptlab-notebooks, where you may change them.
     Example: ckptlab lab --no-browser --port 8889
     """
-    # JupyterLab's own options may come first, so the path may be one of them.
-    extra = list(context.args)
-    if path.startswith("-"):
-        extra.insert(0, path)
-        path = ""
+    path, extra = _path_and_options([path, *context.args])
     environment = dict(os.environ)
     folder = Path.cwd()
     if path and _is_checkpoint(path):
@@ -274,6 +270,25 @@ def lab(
     command = [sys.executable, "-m", "jupyterlab", str(first), *extra]
     print(f"ckptlab: opening {first} in JupyterLab; stop it with Ctrl-C", flush=True)
     os.execvpe(command[0], command, environment)
+
+
+def _path_and_options(arguments: list[str]) -> tuple[str, list[str]]:
+    """Our own path, first or last, told from JupyterLab's options; "" if there is none.
+
+    A last word is not ours if it is the value of the option before it.
+    """
+    words = [word for word in arguments if word]
+    if words and not words[0].startswith("-"):
+        return words[0], words[1:]
+    if len(words) > 1 and not words[-1].startswith("-"):
+        before = words[-2]
+        if not before.startswith("-") or "=" in before or before in _FLAGS:
+            return words[-1], words[:-1]
+    return "", words
+
+
+_FLAGS = ("--no-browser", "--allow-root", "--debug", "--dev-mode", "--core-mode", "-y")
+"""Options of JupyterLab that take no value."""
 
 
 def _is_checkpoint(path: str) -> bool:

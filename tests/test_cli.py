@@ -104,6 +104,25 @@ def test_lab_hands_on_what_jupyter_is_asked(saved, tmp_path):
     assert copied[0].startswith("01-")
 
 
+@pytest.mark.parametrize(
+    ("words", "path", "options"),
+    [
+        (["here"], "here", []),
+        (["here", "--port", "8889"], "here", ["--port", "8889"]),
+        (["--port", "8889"], "", ["--port", "8889"]),
+        (["--port", "8889", "here"], "here", ["--port", "8889"]),
+        (["--port=8889", "here"], "here", ["--port=8889"]),
+        (["--no-browser", "here"], "here", ["--no-browser"]),
+        (["--ip", "0.0.0.0"], "", ["--ip", "0.0.0.0"]),
+        ([""], "", []),
+    ],
+)
+def test_lab_tells_its_path_from_jupyters_options(words, path, options):
+    from ckptlab.cli import _path_and_options
+
+    assert _path_and_options(words) == (path, options)
+
+
 def test_lab_never_writes_over_a_notebook_that_was_changed(tmp_path):
     from ckptlab.cli import _copy_notebooks
 
