@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ckptlab.explorer.inventory import Node, Row
-from ckptlab.explorer.scene import CLOSED, LEAF, NEUTRAL, OPEN, Fact, Marks, Panel, Tree, words
+from ckptlab.explorer.scene import CLOSED, LEAF, NEUTRAL, OPEN, Fact, Marks, Panel, Tree, count, words
 
 MOST = 400
 """Lines that are shown at once; more are told of, to be searched for."""
@@ -35,14 +35,18 @@ def keys_panel(rows: Sequence[Row], chosen: str = "") -> Panel:
         np.zeros(len(nodes), np.uint8),
         np.zeros(len(nodes) + 1, np.int32),
         np.zeros(0, np.int32),
-        tuple(n.name + (f"  ({n.keys} keys)" if n.kind == "branch" else "") for n in nodes),
+        tuple(n.name + (f"  ({count(n.keys, 'key')})" if n.kind == "branch" else "") for n in nodes),
         facts,
     )
     fold = [LEAF if not r.node.children else OPEN if r.open else CLOSED for r in shown]
     place = next((i for i, n in enumerate(nodes) if n.fqn == chosen and n.kind != "branch"), -1)
     left = len(rows) - len(shown)
     caption = (
-        f"{left} more lines: search to find them" if left else "" if rows else "no key has that in its name"
+        f"{count(left, 'more line')}: search to find what you want."
+        if left
+        else ""
+        if rows
+        else "No key has that in its name."
     )
     tree = Tree(np.array([r.depth for r in shown], np.int16), np.array(fold, np.uint8), place)
     return Panel("keys", "rows", "Keys", caption, 1.0, 1.0, drawn, tree=tree)

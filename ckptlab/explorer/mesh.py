@@ -6,10 +6,10 @@ grid along x and y. Plain data: no torch and no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Mark, Note, Panel, collect
+from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Mark, Note, Panel, collect, count
 from ckptlab.layout import Box, Layout, Mesh, Replicate
 
 CELL, GAP = 1.0, 0.2
@@ -90,7 +90,7 @@ def _cell(
     if held is not None:
         facts["holds"] = words_of(held)
         others = [r for group in groups if rank in group for r in group if r != rank]
-        facts["same as"] = ", ".join(f"rank {r}" for r in others) or "nobody: it alone has this"
+        facts["also held by"] = _listed(others) if others else "no other rank"
     elif groups:
         facts["holds"] = "nothing of this tensor"
     style = FILLED if owner == rank else HATCHED
@@ -113,7 +113,7 @@ def _frame(
     if len(inside) != len(group):
         return None
     pad = EDGE * 0.8
-    facts = {"replica group": ", ".join(f"rank {r}" for r in group), "holds": words_of(held[group[0]])}
+    facts = {"replica group": _listed(group), "holds": words_of(held[group[0]])}
     return Mark(
         (x0 - pad, y0 - pad, x1 - x0 + CELL + 2 * pad, y1 - y0 + CELL + 2 * pad),
         group,
@@ -138,12 +138,23 @@ def _axis_notes(layout: Layout, width: float, height: float) -> tuple[Note, ...]
 def _caption(layout: Layout, shape: tuple[int, ...] | None, groups: tuple[tuple[int, ...], ...]) -> str:
     size = " x ".join(f"{axis} {n}" for axis, n in zip(layout.mesh.axes, layout.mesh.shape, strict=True))
     if shape is None:
-        return size
+        return f"{size}."
     empty = layout.mesh.size - sum(map(len, groups))
     shared = [group for group in groups if len(group) > 1]
-    parts = [size]
+    parts = [f"{size}."]
     if shared:
-        parts.append("same shard: " + ", ".join("ranks " + " = ".join(map(str, g)) for g in shared[:4]))
+        more = f"; {len(shared) - 4} more groups" if len(shared) > 4 else ""
+        parts.append(f"The same shard is on {'; on '.join(map(_listed, shared[:4]))}{more}.")
     if empty:
-        parts.append(f"{empty} rank{'s' if empty > 1 else ''} without any of it")
-    return "; ".join(parts)
+        parts.append(f"{count(empty, 'rank')} without any of it.")
+    return " ".join(parts)
+
+
+def _listed(ranks: Sequence[int], most: int = 8) -> str:
+    """`rank 0`, `ranks 0 and 2`, `ranks 0, 1 and 2`; the first of many."""
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    *first, last = map(str, ranks[:most])
+    if len(ranks) > most:
+        return f"ranks {', '.join(first)}, {last} and {len(ranks) - most} more"
+    return f"ranks {', '.join(first)} and {last}"

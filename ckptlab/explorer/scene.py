@@ -156,6 +156,11 @@ class Mark:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+def count(n: int, noun: str) -> str:
+    """`1 chunk`, `2 chunks`, `1,024 chunks`."""
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def words(label: str, said: Sequence[str]) -> Fact:
     """A fact told in words, one a mark; equal words are kept once."""
     index = {word: i for i, word in enumerate(dict.fromkeys(said))}
@@ -185,12 +190,12 @@ def marks(
     facts: Sequence[Fact] = (),
 ) -> Marks:
     """`Marks` from one item a mark, for panels of few marks."""
-    count = [len(r) for r in ranks]
+    size = [len(r) for r in ranks]
     return Marks(
         np.array(box, np.float32).reshape(len(box), 4),
         np.array(colour, np.int16),
         np.array(style, np.uint8),
-        np.concatenate([[0], np.cumsum(count)]).astype(np.int32),
+        np.concatenate([[0], np.cumsum(size)]).astype(np.int32),
         np.array([r for group in ranks for r in group], np.int32),
         tuple(labels),
         tuple(facts),

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from ckptlab.explorer.inventory import Node, Row, inventory, visible
 from ckptlab.explorer.keys import keys_panel
-from ckptlab.explorer.scene import Scene
+from ckptlab.explorer.scene import Scene, count
 from ckptlab.explorer.scenes import layout_scene, stored_scene, traffic_scene
 from ckptlab.explorer.traffic import Ran
 from ckptlab.layout import Layout
@@ -88,7 +88,7 @@ class Session:
     def keys_scene(self) -> Scene:
         """The tree."""
         panel = keys_panel(self.rows, self.fqn)
-        return Scene("", (panel,), (), f"{len(self.metadata.tensors)} tensors")
+        return Scene("", (panel,), (), count(len(self.metadata.tensors), "tensor"))
 
     def stored_scene(self) -> Scene:
         """The chosen tensor as it is stored."""

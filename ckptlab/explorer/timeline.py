@@ -7,10 +7,12 @@ drawing, no processes.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from ckptlab.events import Event
 from ckptlab.explorer.traffic import Ran
+from ckptlab.metadata import human_bytes
 
 
 @dataclass
@@ -35,6 +37,13 @@ class Timeline:
         """Take in a rank's own account at its end."""
         with self._lock:
             self._ran[rank] = Ran(rank, "done", nbytes, seconds, equal)
+
+    def said(self, total: int) -> str:
+        """All ranks in a line: how many are in each phase, and the bytes read of `total`."""
+        ran = self.ran
+        phases = Counter(r.phase for r in ran)
+        where = ", ".join(f"{n} in {phase}" for phase, n in phases.items())
+        return f"{where}; read {human_bytes(sum(r.nbytes for r in ran))} of {human_bytes(total)}"
 
     @property
     def ran(self) -> tuple[Ran, ...]:

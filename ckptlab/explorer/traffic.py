@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Mark, Note, Panel, collect
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Mark, Note, Panel, collect, count
 from ckptlab.metadata import human_bytes
 from ckptlab.plan.forecast import Forecast
 
@@ -55,7 +55,7 @@ def traffic_panel(foretold: Forecast, ran: Sequence[Ran] = (), name: str = "traf
         name,
         "bars",
         "Bytes read, rank by rank",
-        summary(foretold),
+        f"{summary(foretold)}.",
         BAR,
         foretold.world * ROW,
         collect(drawn),
@@ -71,6 +71,18 @@ def _said(wanted: int, now: Ran | None) -> str:
     match = "foretold = read" if now.nbytes == wanted else f"foretold {human_bytes(wanted)}, read"
     verdict = "equal" if now.equal else "NOT EQUAL"
     return f"{match} {human_bytes(now.nbytes)}, {verdict}, {now.seconds:.2f} s"
+
+
+def verdict(foretold: Forecast, read: int, elements: int, wrong: Sequence[str]) -> str:
+    """How a run came out: `read` bytes in all, `elements` compared, `wrong` the tensors that differ."""
+    match = (
+        "foretold = read" if read == foretold.total else f"foretold {human_bytes(foretold.total)}, but read"
+    )
+    match = f"{match} {human_bytes(read)}"
+    if not wrong:
+        return f"{match}. All {elements:,} loaded elements equal the stored ones, bit for bit."
+    named = ", ".join(wrong[:3]) + (f" and {count(len(wrong) - 3, 'more tensor')}" if len(wrong) > 3 else "")
+    return f"{match}. NOT EQUAL to what is stored: {named}."
 
 
 def summary(foretold: Forecast) -> str:

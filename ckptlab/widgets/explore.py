@@ -15,10 +15,11 @@ from typing import Any
 import ipywidgets as ui
 
 from ckptlab.errors import CheckpointError
+from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import RECIPES, Session
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
-from ckptlab.widgets.panels import MUTED, PLAIN, card, heading
+from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, heading
 from ckptlab.widgets.run import RunPanel
 from ckptlab.widgets.still import png
 from ckptlab.widgets.view import SceneView
@@ -35,27 +36,23 @@ class Explorer(ui.VBox):
         self.search = ui.Text(
             placeholder="search: text, glob* or /regex/",
             continuous_update=True,
-            layout=ui.Layout(width="98%"),
+            layout=ui.Layout(width="100%", margin="0"),
         )
         self.keys_view = SceneView()
         self.stored_view = SceneView()
-        self.target_view = SceneView()
-        self.recipe = ui.Dropdown(
-            options=[*RECIPES, "as typed"], description="Target", layout=ui.Layout(width="330px")
-        )
+        self.target_view = SceneView(hint="")
+        self.recipe = ui.Dropdown(options=[*RECIPES, "as typed"], description="Target", **_field("1 1 270px"))
         self.mesh = ui.Text(
-            self.session.mesh, description="Mesh", continuous_update=False, layout=ui.Layout(width="260px")
+            self.session.mesh, description="Mesh", continuous_update=False, **_field("1 1 210px")
         )
         self.placements = ui.Text(
-            self.session.placements,
-            description="Placements",
-            continuous_update=False,
-            layout=ui.Layout(width="400px"),
+            self.session.placements, description="Placements", continuous_update=False, **_field("2 1 330px")
         )
         self.problem = ui.HTML()
         self.run_panel = RunPanel(self.session, os.path.realpath(checkpoint.path))
-        super().__init__(self._sections(), layout=ui.Layout(gap=_GAP, padding="4px"))
+        super().__init__(self._sections(), layout=ui.Layout(gap=_GAP, padding="4px", max_width="1280px"))
         self._wire()
+        self.keys_view.scene = self.session.keys_scene()
         self._redraw()
 
     def _sections(self) -> list[ui.Widget]:
@@ -65,18 +62,22 @@ class Explorer(ui.VBox):
                 self.search,
                 ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
             ],
-            layout=ui.Layout(flex="1 1 500px", min_width="300px"),
+            layout=ui.Layout(flex="1 1 460px", min_width="280px", gap="6px"),
         )
-        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 560px", min_width="300px"))
+        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 540px", min_width="280px"))
         target = ui.VBox(
             [
-                heading("What if", "Choose a target mesh and a placement for each of its axes."),
-                ui.HBox([self.recipe, self.mesh, self.placements], layout=ui.Layout(flex_flow="row wrap")),
+                heading("What if", "Choose a target mesh, and a placement for each of its axes."),
+                ui.HBox(
+                    [self.recipe, self.mesh, self.placements],
+                    layout=ui.Layout(flex_flow="row wrap", gap="4px 16px", max_width="980px"),
+                ),
                 self.problem,
                 self.target_view,
-            ]
+            ],
+            layout=ui.Layout(**SECTION),
         )
-        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", gap=_GAP))
+        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", gap="12px 28px"))
         return [ui.HTML(_headline(self.checkpoint)), top, target, self.run_panel]
 
     def _wire(self) -> None:
@@ -87,7 +88,6 @@ class Explorer(ui.VBox):
             field.observe(lambda _: self._typed(), "value")
 
     def _redraw(self) -> None:
-        self.keys_view.scene = self.session.keys_scene()
         if self.session.fqn:
             self.stored_view.scene = self.session.stored_scene()
         self._retarget()
@@ -100,8 +100,11 @@ class Explorer(ui.VBox):
 
     def _press(self, picked: dict[str, Any]) -> None:
         if picked:
+            before = self.session.fqn
             self.session.press(int(picked["mark"]))
-            self._redraw()
+            self.keys_view.scene = self.session.keys_scene()
+            if self.session.fqn != before:
+                self._redraw()
 
     def _take(self, recipe: str) -> None:
         if recipe in RECIPES:
@@ -157,11 +160,18 @@ def explore(checkpoint: str | os.PathLike[str] | Checkpoint) -> Explorer:
 
 def _headline(checkpoint: Checkpoint) -> str:
     metadata = checkpoint.metadata
-    objects = f", {len(metadata.objects)} objects" if metadata.objects else ""
-    name = escape(Path(checkpoint.path).name)
+    objects = f" and {count(len(metadata.objects), 'object')}" if metadata.objects else ""
+    name, path = escape(Path(checkpoint.path).name), escape(checkpoint.path)
+    files = count(len(set(metadata.chunks.file.tolist())), "file")
     return (
-        f"<div style='{PLAIN}'><span style='font-size:18px;font-weight:600'>{name}</span>&ensp;"
-        f"<span style='{MUTED}'>{escape(checkpoint.path)}</span><br>"
-        f"{len(metadata.tensors):,} tensors, {human_bytes(metadata.nbytes)}{objects}; "
-        f"{len(metadata.chunks):,} chunks in {len(set(metadata.chunks.file.tolist()))} files</div>"
+        f"<div style='{PLAIN};line-height:1.4'><b style='font-size:18px'>{name}</b>&ensp;"
+        f"<span style='{MUTED};font-size:12px;overflow-wrap:anywhere'>{path}</span></div>"
+        f"<div style='{PLAIN};line-height:1.4'>{count(len(metadata.tensors), 'tensor')}{objects}, "
+        f"{human_bytes(metadata.nbytes)}: {count(len(metadata.chunks), 'chunk')} in {files}.</div>"
     )
+
+
+def _field(flex: str) -> dict[str, Any]:
+    """How a field with its description before it is laid out."""
+    layout = ui.Layout(flex=flex, width="auto", margin="0")
+    return {"layout": layout, "style": {"description_width": "initial"}}

@@ -17,17 +17,21 @@ PLAIN = "color:var(--jp-ui-font-color1,CanvasText)"
 MUTED = "color:var(--jp-ui-font-color2,GrayText)"
 _GOOD, _BAD = "#2e9e5b", "#d64545"
 
+SECTION = {"border_top": "1px solid var(--jp-border-color2, GrayText)", "padding": "10px 0 0 0", "gap": "6px"}
+"""Layout of a part of the page, set off from the one above."""
+
 
 def heading(text: str, beneath: str = "") -> ui.HTML:
     """A section's title, and a line of what to do there."""
-    below = f"<div style='{MUTED};font-size:12px'>{escape(beneath)}</div>" if beneath else ""
-    return ui.HTML(f"<div style='font-size:15px;font-weight:600;{PLAIN}'>{escape(text)}</div>{below}")
+    below = f"<div style='{MUTED};font-size:12px;line-height:1.4'>{escape(beneath)}</div>" if beneath else ""
+    title = f"<div style='font-size:15px;font-weight:600;line-height:1.4;{PLAIN}'>{escape(text)}</div>"
+    return ui.HTML(title + below)
 
 
 def said(text: str, good: bool | None = None) -> str:
     """A line of status: plain, good or bad."""
     if good is None:
-        return f"<div role='status' style='{MUTED}'>{escape(text)}</div>"
+        return _edged("status", "var(--jp-border-color1, GrayText)", escape(text))
     mark, colour = ("✓", _GOOD) if good else ("✗", _BAD)
     return _edged("status", colour, f"<b style='color:{colour}'>{mark}</b> {escape(text)}")
 

@@ -14,12 +14,12 @@ import ipywidgets as ui
 
 from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.events import Event
+from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import Session
 from ckptlab.explorer.timeline import Timeline
-from ckptlab.explorer.traffic import Ran
+from ckptlab.explorer.traffic import Ran, verdict
 from ckptlab.live import LocalRanks, attached_gpus
-from ckptlab.metadata import human_bytes
-from ckptlab.widgets.panels import card, heading, said
+from ckptlab.widgets.panels import SECTION, card, heading, said
 from ckptlab.widgets.view import SceneView
 
 _REDRAW = 0.1
@@ -35,22 +35,28 @@ class RunPanel(ui.VBox):
         gpus = attached_gpus()
         devices = [("CPU (gloo)", "cpu"), *([(f"{gpus} GPU (nccl)", "cuda")] if gpus else [])]
         self.device = ui.Dropdown(
-            options=devices, value=devices[-1][1], description="Ranks on", layout=_wide(200)
+            options=devices,
+            value=devices[-1][1],
+            description="Ranks on",
+            layout=ui.Layout(width="190px", margin="2px 2px 2px 14px"),
+            style={"description_width": "initial"},
         )
         self.run = ui.Button(
-            description="Run", button_style="primary", icon="play", tooltip="Load it on real ranks"
+            description="Run",
+            button_style="primary",
+            icon="play",
+            tooltip="Load every tensor on real ranks, then compare",
         )
         self.stop = ui.Button(
             description="Cancel", icon="stop", disabled=True, tooltip="End the run and its ranks"
         )
         self.kill = ui.Button(
-            description="Kill rank 1",
             icon="bolt",
             disabled=True,
-            tooltip="SIGKILL a rank in mid-run, to see what happens",
+            tooltip="End this rank in mid-run by SIGKILL, to see how its death is found and told",
         )
         self.status = ui.HTML()
-        self.view = SceneView()
+        self.view = SceneView(hint="")
         self.run.on_click(lambda _: self._begin())
         self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
         self.kill.on_click(lambda _: self._kill())
@@ -60,12 +66,13 @@ class RunPanel(ui.VBox):
         title = heading(
             "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
         )
-        super().__init__([title, buttons, self.view, self.status])
+        super().__init__([title, buttons, self.status, self.view], layout=ui.Layout(**SECTION))
         self.foretell()
 
     def foretell(self) -> None:
         """Draw the forecast of the session's target, as nothing has run on it yet."""
         self._draw()
+        self.kill.description = f"Kill rank {self._victim}"
         self.status.value = said("Not run yet.")
 
     def _draw(self, ran: tuple[Ran, ...] = ()) -> None:
@@ -102,9 +109,13 @@ class RunPanel(ui.VBox):
     def _kill(self) -> None:
         if self._ranks is not None:
             try:
-                self._ranks.kill(min(1, self._ranks.world - 1))
+                self._ranks.kill(self._victim)
             except CheckpointError as error:
                 self.status.value = card(error)
+
+    @property
+    def _victim(self) -> int:
+        return min(1, self._session.layout.mesh.size - 1)
 
     def _busy(self, busy: bool) -> None:
         self.run.disabled, self.stop.disabled, self.kill.disabled = busy, not busy, not busy
@@ -127,7 +138,7 @@ class RunPanel(ui.VBox):
 
         layout, foretold = self._session.layout, self._session.foretold
         timeline, drawn = Timeline(layout.mesh.size), [0.0]
-        self.status.value = said(f"Starting {layout.mesh.size} ranks ...")
+        self.status.value = said(f"Starting {count(layout.mesh.size, 'rank')} ...")
         ranks = self._fitting_ranks()
 
         def heard(rank: int, what: object) -> None:
@@ -136,7 +147,7 @@ class RunPanel(ui.VBox):
                 if time.monotonic() - drawn[0] > _REDRAW:
                     drawn[0] = time.monotonic()
                     self._draw(timeline.ran)
-                    self.status.value = said(f"{layout.mesh.size} ranks: {what.phase} ...")
+                    self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
 
         began = time.perf_counter()
         outcomes = ranks.run(reshard, self._path, layout, deadline=self._deadline, progress=heard)
@@ -147,18 +158,7 @@ class RunPanel(ui.VBox):
         read = sum(outcome.nbytes for outcome in outcomes)
         wrong = sorted({fqn for outcome in outcomes for fqn in outcome.different})
         elements = sum(outcome.elements for outcome in outcomes)
-        match = (
-            "foretold = read"
-            if read == foretold.total
-            else f"foretold {human_bytes(foretold.total)}, but read"
-        )
-        verdict = "all equal, bit for bit" if not wrong else f"NOT EQUAL in {', '.join(wrong[:3])}"
         self.status.value = said(
-            f"{match} {human_bytes(read)}; {elements:,} loaded elements compared with the stored ones: "
-            f"{verdict}. {took:.2f} s with the comparison.",
+            f"{verdict(foretold, read, elements, wrong)} {took:.2f} s with the comparison.",
             good=not wrong and read == foretold.total,
         )
-
-
-def _wide(pixels: int) -> ui.Layout:
-    return ui.Layout(width=f"{pixels}px")

@@ -3,14 +3,15 @@
 
 const FILLED = 0, OUTLINED = 1, HATCHED = 2;
 const DIM = 0.16;     // of a mark's fill, while others are pointed at
-const TALL = 300;     // most pixels a panel is high
+const DENSE = 256;    // tiles beyond which they are painted on a canvas, without words
+const TALL = 250;     // most pixels a panel is high
+const CELL = 92;      // most pixels a device is wide
+const BAR = 22;       // pixels the thickest bar takes
 const LINE = 17;      // pixels a line of words takes
-const BAR = 24;       // pixels the thickest bar takes
 const SVG = new Set(["svg", "g", "rect", "text", "defs", "pattern", "path"]);
 const ARRAYS = {
   int8: Int8Array, uint8: Uint8Array, int16: Int16Array, int32: Int32Array, int64: BigInt64Array, float32: Float32Array,
 };
-let serial = 0;       // patterns are named page-wide
 
 function make(tag, attributes = {}, ...children) {
   const node = SVG.has(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
@@ -99,17 +100,18 @@ function lanes(panel, measure) {      // notes outside the panel stand in lanes 
 const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
 
 class Panel {
-  constructor(data, view, index) {
-    Object.assign(this, { data, view, index, n: data.style.length, tiled: data.kind === "tiles", focus: 0 });
+  constructor(data, view) {
+    const n = data.style.length, tiles = data.kind === "tiles";
+    Object.assign(this, { data, view, n, tiles, dense: tiles && n > DENSE, focus: 0 });
     this.stage = make("div", { class: "ckl-stage" });
-    this.figure = make("figure", { class: "ckl-panel", "aria-label": data.title, "data-panel": data.name },
-      make("div", { class: "ckl-heading" }, data.title), this.stage, make("figcaption", {}, data.caption));
+    this.figure = make("figure", { class: `ckl-panel ckl-${data.kind}`, "aria-label": data.title, "data-panel": data.name },
+      make("div", { class: "ckl-heading" }, data.title), make("figcaption", {}, data.caption), this.stage);
     if (!this.n) {
       this.stage.append(data.caption ? "" : make("div", { class: "ckl-empty" }, "nothing to show"));
       return;
     }
     this.words = make("svg", { class: "ckl-words" });
-    this.stage.append(this.tiled ? this.makeCanvas() : this.makeShapes(), this.words);
+    this.stage.append(this.dense ? this.makeCanvas() : this.makeShapes(), this.words);
     this.stage.addEventListener("pointermove", (ev) => view.point(this, this.hit(ev), ev.clientX, ev.clientY));
     this.stage.addEventListener("pointerleave", () => view.point(null));
     this.stage.addEventListener("click", (ev) => this.click(ev));
@@ -150,17 +152,22 @@ class Panel {
 
   // ---- layout: from units to pixels
 
+  sizes(k) { return this.data.box.filter((v, j) => j % 4 === k && this.data.style[(j - k) / 4] !== OUTLINED); }
+
+  widest() {      // pixels that a panel of fixed ratio takes where it may
+    const { width, height, kind } = this.data, high = (TALL * width) / height;
+    return kind === "devices" ? Math.min(high, (CELL * width) / Math.min(width, ...this.sizes(2))) : high;
+  }
+
   arrange(width) {
     if (!this.n || !width) return;
     const { data } = this, measure = (text) => this.view.measure(text);
     this.lanes = lanes(data, measure);
     const { left, right, top, bottom } = this.lanes;
-    let w = Math.max(24, width - left.depth - right.depth - 2), h = data.kind === "tiles" ? 240 : 220;
-    if (data.kind === "bars") {
-      const thickest = data.box.reduce((most, v, k) => (k % 4 === 3 ? Math.max(most, v) : most), 0);
-      h = Math.min(1200, Math.max(BAR, (BAR * data.height) / (thickest || data.height)));
-    } else if (data.rigid) {
-      w = Math.max(24, Math.min(w, (TALL * data.width) / data.height));
+    let w = Math.max(24, width - left.depth - right.depth - 2), h = TALL;
+    if (data.kind === "bars") h = Math.min(1200, (BAR * data.height) / (Math.max(...this.sizes(3)) || data.height));
+    else if (data.rigid) {
+      w = Math.max(24, Math.min(w, this.widest()));
       h = Math.max(16, (w * data.height) / data.width);
     }
     this.plot = { x: left.depth + 1, y: top.depth + 1, w: Math.floor(w), h: Math.floor(h) };
@@ -174,13 +181,13 @@ class Panel {
     this.snap();
     this.placeWords(measure);
     this.placeLabels(measure);
-    if (this.tiled) this.layers = null; else this.placeShapes();
+    if (this.dense) this.layers = null; else this.placeShapes();
   }
 
   ideal() {
     if (!this.data.rigid || !this.n) return null;
     const { left, right } = lanes(this.data, (text) => this.view.measure(text));
-    return Math.ceil(left.depth + right.depth + 2 + (TALL * this.data.width) / this.data.height);
+    return Math.ceil(left.depth + right.depth + 2 + this.widest());
   }
 
   x(units) { return this.plot.x + (units * this.plot.w) / this.data.width; }
@@ -244,19 +251,19 @@ class Panel {
   }
 
   placeLabels(measure) {      // inside a mark where there is room; of bars and frames also at their edge
-    const { data, tiled, corners } = this;
-    this.labels = data.labels.map((label, i) => {
+    const { data, corners } = this;
+    this.labels = this.dense ? [] : data.labels.map((label, i) => {
       const [x0, y0, x1, y1] = corners.subarray(4 * i, 4 * i + 4), frame = data.style[i] === OUTLINED;
-      if (!label || y1 - y0 < 13 || (tiled && x1 - x0 < 12)) return null;
+      if (!label || y1 - y0 < 13) return null;
       const length = measure(label), x = (x0 + x1) / 2, y = (y0 + y1) / 2, spots = [];
       const spot = (low, mid, inside) => ({ x: low + length / 2, y: mid, inside, room: [low, mid - 7, low + length, mid + 7] });
       if (x1 - x0 >= length + 6) spots.push(spot(x - length / 2, y, true));
       if (x1 - x0 >= length + 6 && frame && data.kind === "devices") spots.push(spot(x0 + 6, y0 + 10, true));
       if (data.kind === "bars" && x1 + length + 6 < this.width) spots.push(spot(x1 + 6, y, false));
       const found = spots.find(({ room }) => !this.taken.some((other) => !apart(room, other))
-        && (tiled || !data.labels.some((_, j) => j !== i && data.style[j] !== OUTLINED
-          && !apart(room, corners.subarray(4 * j, 4 * j + 4)))));
-      if (found && !tiled) this.taken.push(found.room);
+        && !data.labels.some((_, j) => j !== i && data.style[j] !== OUTLINED
+          && !apart(room, corners.subarray(4 * j, 4 * j + 4))));
+      if (found) this.taken.push(found.room);
       return found ?? null;
     });
   }
@@ -282,43 +289,29 @@ class Panel {
     canvas.height = Math.round(this.height * dpr);
     const ctx = canvas.getContext("2d");
     ctx.scale(dpr, dpr);
-    if (faint !== null) this.paint(ctx, null, faint);
+    this.paint(ctx, null, faint);
     return canvas;
   }
 
   paint(ctx, lit, faint) {
-    const { colour, style, labels } = this.data, { corners, view } = this;
-    const box = (i) => [corners[4 * i], corners[4 * i + 1], corners[4 * i + 2] - corners[4 * i], corners[4 * i + 3] - corners[4 * i + 1]];
-    ctx.globalAlpha = faint ? DIM : 1;
+    const { colour, style } = this.data, { corners, view } = this;
     for (const outlines of [false, true]) {
       for (let i = 0; i < this.n; i++) {
         if ((lit && !lit[i]) || (style[i] === OUTLINED) !== outlines) continue;
-        const [x, y, w, h] = box(i), name = view.painted(colour[i]);
+        const x = corners[4 * i], y = corners[4 * i + 1], w = corners[4 * i + 2] - x, h = corners[4 * i + 3] - y;
         if (lit && !outlines) ctx.clearRect(x, y, w, h);
-        ctx.fillStyle = style[i] === HATCHED ? view.weave(ctx, name) : name;
-        if (!outlines) ctx.fillRect(x, y, w, h);
-        if (style[i] !== FILLED && Math.min(w, h) > 4) {
-          ctx.strokeStyle = name;
-          ctx.lineWidth = outlines ? 2 : 1;
-          ctx.strokeRect(x + ctx.lineWidth / 2, y + ctx.lineWidth / 2, w - ctx.lineWidth, h - ctx.lineWidth);
-        }
+        ctx.globalAlpha = (faint ? DIM : 1) * (style[i] === HATCHED ? 0.45 : 1);
+        ctx.fillStyle = ctx.strokeStyle = view.painted(colour[i]);
+        if (outlines) ctx.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1); else ctx.fillRect(x, y, w, h);
       }
     }
-    Object.assign(ctx, { globalAlpha: 1, font: view.font, textBaseline: "middle", textAlign: "center", lineWidth: 3 });
-    ctx.strokeStyle = view.theme.paper;
-    this.labels.forEach((spot, i) => {
-      if (!spot || (lit && !lit[i])) return;
-      const bare = faint || style[i] !== FILLED || colour[i] < 0, [x, y, w] = box(i);
-      if (style[i] === HATCHED && !faint) ctx.strokeText(labels[i], x + w / 2, spot.y);
-      ctx.fillStyle = bare ? view.theme.text : ink(view.painted(colour[i]));
-      ctx.fillText(labels[i], x + w / 2, spot.y);
-    });
+    ctx.globalAlpha = 1;
   }
 
   light(lit, at, picked) {
     if (!this.plot) return;
     this.figure.dataset.lit = lit ? lit.reduce((sum, v) => sum + v, 0) : this.n;
-    if (!this.tiled) {
+    if (!this.dense) {
       this.shapes.forEach((g, i) => {
         g.classList.toggle("ckl-dim", Boolean(lit) && !lit[i]);
         g.classList.toggle("ckl-at", i === at);
@@ -359,7 +352,7 @@ class Panel {
   }
 
   aim(i) {      // the one mark of the panel that Tab leads to
-    if (!this.tiled) {
+    if (!this.dense) {
       this.shapes[this.focus].setAttribute("tabindex", "-1");
       this.shapes[i].setAttribute("tabindex", "0");
     }
@@ -375,7 +368,7 @@ class Panel {
     const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1], Home: "Home", End: "End" }[ev.key];
     if (way) {
       this.aim(way === "Home" ? 0 : way === "End" ? this.n - 1 : this.next(...way));
-      if (!this.tiled) this.shapes[this.focus].focus();
+      if (!this.dense) this.shapes[this.focus].focus();
       this.pointHere();
     } else if (ev.key === "Enter" || ev.key === " ") this.view.choose(this, this.focus);
     else if (ev.key === "Escape") this.view.choose(null);
@@ -386,13 +379,13 @@ class Panel {
 
   next(dx, dy) {      // few marks: along the list; else and upwards or downwards: the nearest that way
     const step = dx + dy;
-    if (this.data.kind === "bars" || (!this.tiled && dx)) return Math.max(0, Math.min(this.n - 1, this.focus + step));
+    if (this.data.kind === "bars" || (!this.tiles && dx)) return Math.max(0, Math.min(this.n - 1, this.focus + step));
     const middle = (i) => [this.corners[4 * i] + this.corners[4 * i + 2], this.corners[4 * i + 1] + this.corners[4 * i + 3]];
     const [x, y] = middle(this.focus);
     let best = this.focus, least = Infinity;
     for (let i = 0; i < this.n; i++) {
       const [u, v] = middle(i), ahead = (u - x) * dx + (v - y) * dy, aside = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);
-      if (ahead <= 1 || this.data.style[i] === OUTLINED && !this.tiled || ahead + 3 * aside >= least) continue;
+      if (ahead <= 1 || (this.data.style[i] === OUTLINED && !this.tiles) || ahead + 3 * aside >= least) continue;
       [best, least] = [i, ahead + 3 * aside];
     }
     return best;
@@ -401,7 +394,7 @@ class Panel {
 
 class Rows {      // the marks as lines of a table, the first column a tree; what Panel is for rectangles
   constructor(data, view) {
-    Object.assign(this, { data, view, n: data.style.length, tiled: false, focus: Math.max(0, data.chosen) });
+    Object.assign(this, { data, view, n: data.style.length, tiles: false, focus: Math.max(0, data.chosen) });
     const titles = ["key", ...data.facts.map((fact) => fact.label)], numbers = data.facts.map((fact) => fact.kind !== "word");
     const head = make("tr", {}, ...titles.map((text, k) => make("th", { scope: "col", class: numbers[k - 1] ? "ckl-number" : "" }, text)));
     const most = data.facts.map((fact) => (fact.kind === "bytes" ? fact.values.reduce((a, v) => Math.max(a, Number(v)), 1) : 0));
@@ -462,7 +455,7 @@ class Rows {      // the marks as lines of a table, the first column a tree; wha
 class View {
   constructor(model, el) {
     this.model = model;
-    this.uid = `ckl${++serial}`;
+    this.uid = `ckl${Math.random().toString(36).slice(2)}`;      // patterns are named page-wide
     this.probe = make("span", { class: "ckl-probe" }, make("span", { class: "ckl-probe-neutral" }));
     this.root = make("div", { class: "ckl-view" });
     this.tip = make("div", { class: "ckl-tip", role: "tooltip", popover: "manual" });
@@ -472,37 +465,37 @@ class View {
     this.probe.addEventListener("transitionend", () => this.retint());      // any change of theme, whatever made it
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.arrange()));
     this.resized.observe(this.root);
-    this.onScene = () => { this.stale ??= Promise.resolve().then(() => { this.stale = null; this.build(); }); };
-    this.onChoice = () => this.refresh();
-    model.on("change:header", this.onScene);
-    model.on("change:columns", this.onScene);
-    model.on("change:rank", this.onChoice);
-    model.on("change:picked", this.onChoice);
+    // Words and columns of a scene come one after the other: it is drawn when both are there.
+    const rebuild = () => { this.stale ??= Promise.resolve().then(() => { this.stale = null; this.build(); }); };
+    const refresh = () => this.refresh();
+    this.heard = { "change:header": rebuild, "change:columns": rebuild, "change:rank": refresh, "change:picked": refresh };
+    for (const [event, told] of Object.entries(this.heard)) model.on(event, told);
     this.build();
   }
 
   close() {
     this.resized.disconnect();
-    this.model.off("change:header", this.onScene);
-    this.model.off("change:columns", this.onScene);
-    this.model.off("change:rank", this.onChoice);
-    this.model.off("change:picked", this.onChoice);
+    for (const [event, told] of Object.entries(this.heard)) this.model.off(event, told);
   }
 
   build() {
     this.scene = unpack(this.model.get("header"), this.model.get("columns"));
     this.at = null;
     this.patterns = make("defs");
-    this.weaves = new Map();
     const held = (this.panels ?? []).find((panel) => panel.refocus && panel.figure.contains(document.activeElement));
     this.panels = this.scene.panels.map((panel) => (panel.kind === "rows" ? new Rows(panel, this) : new Panel(panel, this)));
-    const heading = make("div", { class: "ckl-title", role: "heading", "aria-level": "3" }, this.scene.title);
-    const legend = make("div", { class: "ckl-legend", role: "list", "aria-label": "legend" }, ...this.scene.legend.map((key) => this.key(key)));
-    const panels = make("div", { class: "ckl-panels" }, ...this.panels.map((panel) => panel.figure));
-    const nothing = this.panels.length ? "" : make("div", { class: "ckl-empty" }, "nothing to show");
+    const some = this.panels.filter((panel) => panel.n && panel.stage);
+    this.status.dataset.hint = some.some((panel) => panel.data.kind === "devices") ? this.model.get("hint") ?? "" : "";
+    const parts = [
+      this.scene.title && make("div", { class: "ckl-title", role: "heading", "aria-level": "3" }, this.scene.title),
+      this.panels.length ? make("div", { class: "ckl-panels" }, ...this.panels.map((panel) => panel.figure))
+        : make("div", { class: "ckl-empty" }, "nothing to show"),
+      this.scene.legend.length && make("div", { class: "ckl-legend", role: "list", "aria-label": "legend" },
+        ...this.scene.legend.map((key) => this.key(key))),
+      some.length && this.status,
+    ];
     this.root.replaceChildren(make("svg", { class: "ckl-patterns", "aria-hidden": "true" }, this.patterns), this.probe,
-      this.scene.title ? heading : "", panels, nothing, this.scene.legend.length ? legend : "",
-      this.panels.some((panel) => panel.n && panel.stage) ? this.status : "", this.tip);
+      ...parts.filter(Boolean), this.tip);
     const again = held && this.panels.find((panel) => panel.refocus && panel.data.name === held.data.name);
     if (again) { again.focus = held.focus; again.refocus(); }
     this.arranged = null;
@@ -531,7 +524,6 @@ class View {
 
   retint() {
     this.readTheme();
-    this.weaves.clear();
     for (const panel of this.panels) panel.layers = null;
     this.refresh();
   }
@@ -544,22 +536,6 @@ class View {
       this.patterns.append(make("pattern", { id, width: 7, height: 7, patternUnits: "userSpaceOnUse" }, back, line));
     }
     return `url(#${id})`;
-  }
-
-  weave(ctx, name) {      // the same hatching for a canvas
-    if (!this.weaves.has(name)) {
-      const dpr = window.devicePixelRatio || 1, side = Math.round(7 * dpr), tile = make("canvas", { width: side, height: side });
-      const pen = tile.getContext("2d");
-      Object.assign(pen, { fillStyle: name, strokeStyle: name, lineWidth: 2, globalAlpha: 0.22 });
-      pen.fillRect(0, 0, side, side);
-      pen.globalAlpha = 1;
-      pen.scale(side / 7, side / 7);
-      pen.stroke(new Path2D("M-1 8L8-1M-4.5 4.5L4.5-4.5M2.5 11.5L11.5 2.5"));
-      const pattern = ctx.createPattern(tile, "repeat");
-      pattern.setTransform(new DOMMatrix().scale(1 / dpr));
-      this.weaves.set(name, pattern);
-    }
-    return this.weaves.get(name);
   }
 
   // ---- places
@@ -591,7 +567,7 @@ class View {
 
   chosen() {      // ranks that stay lit
     const rank = this.model.get("rank");
-    if (rank >= 0) return [rank];
+    if (rank >= 0) return this.panels.some((panel) => panel.data.ranks.includes(rank)) ? [rank] : [];
     return this.panels.flatMap((panel) => { const i = this.pickedIn(panel); return i === null ? [] : [...panel.ranks(i)]; });
   }
 
@@ -616,7 +592,7 @@ class View {
 
   choose(panel, i) {
     const ranks = panel ? panel.ranks(i) : [], rank = ranks.length === 1 ? ranks[0] : -1;
-    const again = !panel || this.pickedIn(panel) === i || (!panel.tiled && rank >= 0 && rank === this.model.get("rank"));
+    const again = !panel || this.pickedIn(panel) === i || (!panel.tiles && rank >= 0 && rank === this.model.get("rank"));
     this.model.set("picked", again ? {} : { panel: panel.data.name, mark: i });
     this.model.set("rank", again ? -1 : rank);
     this.model.save_changes();

@@ -21,6 +21,7 @@ from ckptlab.widgets.pack import pack
 from ckptlab.widgets.still import png
 
 _HERE = Path(__file__).parent
+HINT = "Point at a rank or a tile: what belongs to it lights up. A click keeps it lit."
 _EMPTY = Scene("", (), (), "nothing to show")
 
 _PAGE = """<!doctype html>
@@ -49,6 +50,7 @@ class SceneView(anywidget.AnyWidget):
 
     `rank` is the rank that is kept lit (-1: none); `picked` the last mark that was pressed, as
     `{"panel": name, "mark": row}`, or empty. Both follow the browser and may be set from Python.
+    `hint` is said below a mesh while nothing is pointed at.
     """
 
     _esm = _HERE / "view.js"
@@ -58,6 +60,7 @@ class SceneView(anywidget.AnyWidget):
     columns = traitlets.Bytes().tag(sync=True)
     rank = traitlets.Int(-1).tag(sync=True)
     picked = traitlets.Dict().tag(sync=True)
+    hint = traitlets.Unicode(HINT).tag(sync=True)
 
     def __init__(self, scene: Scene = _EMPTY, **traits: Any) -> None:
         self._scene = scene
@@ -86,6 +89,7 @@ class SceneView(anywidget.AnyWidget):
             "columns": base64.b64encode(columns).decode(),
             "rank": self.rank,
             "picked": {},
+            "hint": self.hint,
         }
         page = _PAGE.format(
             title=escape(self._scene.title),

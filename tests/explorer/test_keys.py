@@ -13,7 +13,7 @@ from ckptlab.plan.metadata_of import metadata_of
 def test_lines_carry_folds_columns_and_the_choice():
     rows = visible(inventory(hsdp_metadata()), opened=frozenset({"model", "model.embed"}))
     panel = keys_panel(rows, "model.embed.weight")
-    assert panel.marks.labels[:3] == ("model  (4 keys)", "embed  (1 keys)", "weight")
+    assert panel.marks.labels[:3] == ("model  (4 keys)", "embed  (1 key)", "weight")
     assert panel.tree.fold.tolist() == [OPEN, OPEN, LEAF, CLOSED, CLOSED]
     assert panel.tree.depth.tolist() == [0, 1, 2, 1, 0]
     assert panel.tree.chosen == 2
@@ -32,4 +32,4 @@ def test_too_many_lines_are_told_of():
 
 
 def test_nothing_found_is_said():
-    assert "no key" in keys_panel([]).caption
+    assert "No key" in keys_panel([]).caption

@@ -84,6 +84,6 @@ def test_a_mesh_of_four_axes_is_nested_without_overlaps():
 
 def test_the_text_says_what_the_picture_says():
     text = stored_scene(hsdp_metadata(), "model.embed.weight").text
-    assert "same shard: ranks 0 = 2, ranks 1 = 3" in text
+    assert "same shard is on ranks 0 and 2; on ranks 1 and 3." in text
     assert "[502:1003, 0:96]" in text
     assert HSDP.mesh.axes[0] in text
