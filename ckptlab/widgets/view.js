@@ -116,7 +116,7 @@ class Panel {
     this.stage.addEventListener("pointerleave", () => view.point(null));
     this.stage.addEventListener("click", (ev) => this.click(ev));
     this.stage.addEventListener("keydown", (ev) => this.key(ev));
-    this.stage.addEventListener("focusin", (ev) => { if (ev.target.matches(":focus-visible")) this.pointHere(); });
+    this.stage.addEventListener("focusin", (ev) => this.focused(ev.target));
     this.stage.addEventListener("focusout", () => view.point(null));
   }
 
@@ -359,6 +359,11 @@ class Panel {
     this.focus = i;
   }
 
+  focused(target) {
+    if (target.dataset.mark) this.aim(Number(target.dataset.mark));
+    if (target.matches(":focus-visible")) this.pointHere();
+  }
+
   pointHere() {
     const [x0, y0, x1, y1] = this.corners.subarray(4 * this.focus, 4 * this.focus + 4), frame = this.stage.getBoundingClientRect();
     this.view.point(this, this.focus, frame.left + (x0 + x1) / 2, frame.top + (y0 + y1) / 2);
@@ -562,7 +567,9 @@ class View {
 
   pickedIn(panel) {
     const picked = this.model.get("picked") ?? {};
-    return picked.panel === panel.data.name && picked.mark < panel.n ? picked.mark : null;
+    if (picked.panel !== panel.data.name || !(picked.mark < panel.n)) return null;
+    const ranks = panel.ranks(picked.mark), [only] = ranks;      // Python may have let go of its rank since
+    return ranks.length === 1 && only !== this.model.get("rank") ? null : picked.mark;
   }
 
   chosen() {      // ranks that stay lit
