@@ -184,7 +184,9 @@ class Source:
 
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable, without a copy."""
-    return tensor.detach().reshape(-1).view(torch.uint8).numpy().data
+    assert tensor.is_contiguous()
+    # A single element counts as contiguous whatever its strides are; its bytes need one of 1.
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
