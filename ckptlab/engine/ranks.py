@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Failure:
-    """What one rank says of its own failure: `rank`, `phase`, the error and where it was raised."""
+    """What one rank says of its failure: its rank in the job, the phase, the error, where it was raised."""
 
     rank: int
     phase: Phase
@@ -100,7 +100,7 @@ class Team:
             mine = error
         if self.world == 1:
             return result, [told(result)]
-        heard = self.gather((_pack(mine, self.rank, phase), told(result) if mine is None else None))
+        heard = self.gather((_pack(mine, self.global_rank, phase), told(result) if mine is None else None))
         failed = [packed for packed, _ in heard if packed is not None]
         if failed:
             raise _agreed(failed, self.world, one) from mine
@@ -135,8 +135,7 @@ def _agreed(failed: list[_Packed], world: int, one: bool) -> Exception:
         return shared
     others = f" (so did ranks {', '.join(str(p.failure.rank) for p in failed[1:])})" if failed[1:] else ""
     return RankError(
-        f"rank {first.failure.rank} of {world} failed in phase {first.failure.phase}{others}: "
-        f"{first.failure.error}",
+        f"rank {first.failure.rank} failed in phase {first.failure.phase}{others}: {first.failure.error}",
         first.failure.rank,
         first.failure.phase,
         [p.failure for p in failed],
