@@ -101,6 +101,10 @@ def agree(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> Agreed:
     for rank, other in zip(team.ranks, all_told, strict=True):
         for fqn, (length, _) in other.objects.items():
             objects.setdefault(fqn, (rank, length))
+    if both := sorted(merged.keys() & objects.keys()):
+        raise CheckpointError(
+            f"tensors on some ranks, objects on others: {', '.join(both)}; a key must name one thing", both
+        )
     return Agreed(tuple(merge(parts) for parts in merged.values()), objects, paths, layouts)
 
 
