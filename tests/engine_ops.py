@@ -7,18 +7,22 @@ import signal
 import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as stock_dcp
-from crosswise_ops import DCP, cut, full, poisoned
-from seed_ops import quiet, same
-from torch.distributed.tensor import DTensor
+from crosswise_ops import DCP, cut, full, plain, poisoned
+from seed_ops import kind_of, local, mesh_of, quiet, same
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 import ckptlab
 from ckptlab.engine.load import LoadReport
-from ckptlab.errors import CheckpointError
+from ckptlab.engine.ranks import Team
+from ckptlab.errors import CheckpointError, MismatchError, PathError
 from ckptlab.storage.files import LocalFiles
 
 
@@ -259,3 +263,103 @@ def which_is_there(ctx, path, loader):
         if all(same(wanted[fqn].to_local(), target[fqn].to_local()) for fqn in wanted):
             return seed
     return 0
+
+
+def together(ctx, kind, rank):
+    """A step that goes wrong on one rank, alike on all, or differently on each."""
+    team = Team.of()
+
+    def step():
+        if kind == "alike":
+            raise MismatchError("none fits", ["a", "b"])
+        if kind == "apart":
+            raise CheckpointError(f"cause {ctx.rank}")
+        if ctx.rank == rank and kind == "one":
+            raise ValueError("the cause")
+        if ctx.rank == rank and kind == "unsendable":
+            raise CheckpointError("the cause", [lambda: None])
+        return ctx.rank
+
+    return failure(lambda: team.together("read", step))
+
+
+def first(ctx):
+    """What the first rank alone does, and how all fail when it fails; then a step that goes well."""
+    team, done = Team.of(), []
+
+    def work():
+        done.append(ctx.rank)
+        return {"told": ctx.rank}
+
+    def fails():
+        raise PathError("there is a file", ["path"])
+
+    told = team.first("plan", work)
+    return told, done, failure(lambda: team.first("plan", fails)), team.tell("plan", lambda: ctx.rank * 2)
+
+
+@cache
+def some_ranks(*ranks):
+    return dist.new_group(list(ranks))
+
+
+def part_of_the_job(ctx, path, ranks):
+    """Ranks of a group of their own save and load; the others are elsewhere."""
+    group, mesh = some_ranks(*ranks), DeviceMesh(kind_of(ctx), list(ranks))
+    if ctx.rank not in ranks:
+        return None
+    team = Team.of(group)
+    rows = distribute_tensor(full("r", (5, 3)).to(ctx.device), mesh, [Shard(0)], src_data_rank=None)
+    state = {"rows": rows, "plain": torch.ones(3), "step": 4}
+    report = ckptlab.save(state, path, process_group=group)
+    target = {"rows": torch.zeros_like(rows), "plain": torch.zeros(3), "step": 0}
+    ckptlab.load(target, path, process_group=group)
+    same_again = same(local(rows), local(target["rows"])) and target["plain"].tolist() == [1, 1, 1]
+
+    def step():
+        if ctx.rank == ranks[-1]:
+            raise ValueError("the cause")
+
+    failed = failure(lambda: team.together("read", step))
+    return team.rank, team.global_rank, team.ranks, report.chunks, same_again, target["step"], failed
+
+
+def alone(ctx, path):
+    """Every rank for itself, in a directory of its own."""
+    own = f"{path}/{ctx.rank}"
+    ckptlab.save({"w": torch.full((2,), ctx.rank), "rank": ctx.rank}, own, no_dist=True)
+    target = {"w": torch.full((2,), -1), "rank": -1}
+    ckptlab.load(target, own, no_dist=True)
+    return target["w"].tolist(), target["rank"]
+
+
+def keys_of_their_own(ctx, path):
+    """Each rank has a key of its own, pairs share a tensor, and all share one; then every key on rank 0."""
+    state = {
+        "rng": {str(ctx.rank): torch.full((3,), ctx.rank)},
+        "seed": {str(ctx.rank): f"seed {ctx.rank}"},
+        "stage": {str(ctx.rank // 2): torch.full((4,), 10 + ctx.rank // 2)},
+        "all": cut(ctx, full("all", (6, 2)), "rows"),
+    }
+    report = ckptlab.save(state, path)
+    target = {
+        "rng": {str(ctx.rank): torch.full((3,), -1)},
+        "seed": {str(ctx.rank): ""},
+        "stage": {str(ctx.rank // 2): torch.full((4,), -1)},
+        "all": poisoned(cut(ctx, full("all", (6, 2)), "rows")),
+    }
+    loaded = ckptlab.load(target, path)
+    return plain(state) == plain(target), report.chunks, loaded.unexpected
+
+
+def apart(ctx, path, kind):
+    """A key that names tensors of two shapes, or a tensor here and an object there."""
+    ways = {"shape": [torch.zeros(1, 2), torch.zeros(2, 1)], "type": [torch.zeros(2), 3]}[kind]
+    return failure(lambda: ckptlab.save({"w": ways[ctx.rank % 2]}, path))
+
+
+def partial(ctx, path):
+    """A tensor that is a sum still to be made."""
+    mesh = mesh_of(kind_of(ctx), (ctx.world,))
+    pending = DTensor.from_local(torch.ones(2), mesh, [Partial()], run_check=False)
+    return failure(lambda: ckptlab.save({"w": pending}, path))
