@@ -24,7 +24,7 @@ def mesh_panel() -> Panel:
     devices = [(10 + 110 * (r % 2), 10 + 80 * (r // 2), 90, 60) for r in range(4)]
     frames = [(2 + 110 * g, 2, 106, 156) for g in range(2)]
     ranks = [[0], [1], [2], [3], [0, 2], [1, 3]]
-    place = tuple(f"replicate {r // 2}, shard {r % 2}" for r in range(4)) + ("replica group",)
+    place = (*(f"replicate {r // 2}, shard {r % 2}" for r in range(4)), "replica group")
     return Panel(
         "mesh",
         "devices",

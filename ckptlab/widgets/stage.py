@@ -1,0 +1,221 @@
+"""One panel of a still picture: its marks and words, from units to pixels.
+
+Words outside the panel's units stand in lanes round it, words that would lie on others are
+left out, and labels appear only where there is room, as in `view.js`. It knows neither the
+other panels nor the legend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Note, Panel
+from ckptlab.widgets.palette import colour, ink
+from ckptlab.widgets.pen import HEAD, SMALL, TEXT, Corners, Pen, breadth, wrapped
+
+TALL, CELL, BAR, LINE = 250, 92, 24, 17
+WIDE = {"devices": 300, "tiles": 460, "bars": 560}
+"""Pixels: the most a panel is high, a device is wide and a bar is thick; a line; a panel's width."""
+
+_DENSE = 256
+"""Of more marks than this none bears its label."""
+
+_Room = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """Strips on one side of a panel, nearest first: where each coordinate's words begin and end."""
+
+    spans: dict[float, tuple[float, float]]
+    depth: float
+
+
+class Stage:
+    """Sizes of a panel in at most `room` pixels of width."""
+
+    def __init__(self, panel: Panel, room: float) -> None:
+        self.panel = panel
+        self.lanes = {side: _lanes(panel, side) for side in ("left", "right", "top", "bottom")}
+        beside = self.lanes["left"].depth + self.lanes["right"].depth + 2
+        if not len(panel.marks):
+            self.plot_width = self.plot_height = 0
+        else:
+            self.plot_width, self.plot_height = _plot(
+                panel, min(WIDE[panel.kind], room - beside), room - beside
+            )
+        head = min(room, max(beside + self.plot_width, 260))
+        self.title = wrapped(panel.title, head, HEAD, bold=True)
+        self.caption = wrapped(panel.caption or _quiet(panel), head, SMALL)
+        lines = [breadth(t, HEAD, bold=True) for t in self.title] + [breadth(t, SMALL) for t in self.caption]
+        self.width = max([beside + self.plot_width, *lines])
+        self.head = 18 * len(self.title) + 15 * len(self.caption) + 8
+        around = self.lanes["top"].depth + self.lanes["bottom"].depth + 8 if len(panel.marks) else 0
+        self.height = self.head + around + self.plot_height
+
+
+def paint(stage: Stage, pen: Pen, x: float, y: float) -> None:
+    """Draw the panel with its upper left corner at (x, y)."""
+    for i, line in enumerate(stage.title):
+        pen.write(x, y + 18 * i + 9, line, size=HEAD, bold=True)
+    y += 18 * len(stage.title)
+    for i, line in enumerate(stage.caption):
+        pen.write(x, y + 15 * i + 8, line, pen.quiet, SMALL)
+    y += stage.head - 18 * len(stage.title)
+    if len(stage.panel.marks):
+        spot = _Spot(stage, x + stage.lanes["left"].depth + 1, y + stage.lanes["top"].depth)
+        corners = spot.corners()
+        _marks(stage.panel, pen, corners)
+        _labels(stage.panel, pen, corners, spot, list(_notes(stage.panel, pen, spot)))
+
+
+class _Spot:
+    """From a panel's units to pixels, with its own corner at (left, top)."""
+
+    def __init__(self, stage: Stage, left: float, top: float) -> None:
+        self._stage, self.left, self.top = stage, round(left), round(top)
+        self.right, self.bottom = self.left + stage.plot_width, self.top + stage.plot_height
+        panel = stage.panel
+        self.edge = self.right + stage.lanes["right"].depth
+        self._scale = stage.plot_width / panel.width, stage.plot_height / panel.height
+
+    def corners(self) -> Corners:
+        """Of all marks, on whole pixels, with a gap to the right and below where there is room for one."""
+        box = self._stage.panel.marks.box.astype(np.float64)
+        scale, origin = np.array(self._scale), np.array([self.left, self.top])
+        low = np.round(origin + box[:, :2] * scale)
+        high = np.round(origin + (box[:, :2] + box[:, 2:]) * scale)
+        least = (high - low).min(axis=1)
+        gap = np.where(least >= 12, 2, np.where(least >= 5, 1, 0)) * (self._stage.panel.kind != "bars")
+        return np.concatenate([low, np.maximum(low + 1, high - gap[:, None])], axis=1)
+
+    def of(self, note: Note) -> tuple[float, float]:
+        x, y = self.left + note.x * self._scale[0], self.top + note.y * self._scale[1]
+        side = _side(note, self._stage.panel)
+        if side in ("left", "right"):
+            near, far = self._stage.lanes[side].spans[note.x]
+            low, high = (
+                (self.left - far, self.left - near)
+                if side == "left"
+                else (self.right + near, self.right + far)
+            )
+            middle = note.turned or note.anchor == "middle"
+            return (low + high) / 2 if middle else high - 4 if note.anchor == "end" else low + 4, y
+        if side:
+            near, far = self._stage.lanes[side].spans[note.y]
+            return x, self.top - (near + far) / 2 if side == "top" else self.bottom + (near + far) / 2
+        return x, y
+
+
+def _quiet(panel: Panel) -> str:
+    return "" if len(panel.marks) else "nothing to show"
+
+
+def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:
+    """Width and height of the part that is drawn in the panel's units."""
+    solid = panel.marks.box[panel.marks.style != OUTLINED]
+    if panel.kind == "bars":
+        thickest = float(solid[:, 3].max()) if len(solid) else panel.height
+        return int(usual), int(min(900, BAR * panel.height / thickest))
+    if not panel.rigid:
+        return int(usual), TALL
+    wide = TALL * panel.width / panel.height
+    if panel.kind == "devices" and len(solid):
+        wide = min(wide, CELL * panel.width / float(solid[:, 2].min()))
+    wide = max(24, min(wide, most))
+    return int(wide), max(16, int(wide * panel.height / panel.width))
+
+
+def _side(note: Note, panel: Panel) -> str:
+    if note.x < 0 or note.x > panel.width:
+        return "left" if note.x < 0 else "right"
+    if note.y < 0 or note.y > panel.height:
+        return "top" if note.y < 0 else "bottom"
+    return ""
+
+
+def _lanes(panel: Panel, side: str) -> _Lanes:
+    upright = side in ("left", "right")
+    sizes: dict[float, float] = {}
+    for note in panel.notes:
+        if _side(note, panel) == side:
+            at = note.x if upright else note.y
+            size = breadth(note.text) + 8 if upright != note.turned else LINE
+            sizes[at] = max(sizes.get(at, 0), size)
+    spans, depth = {}, 0.0
+    for at in sorted(sizes, reverse=side in ("left", "top")):
+        spans[at] = (depth, depth + sizes[at])
+        depth += sizes[at]
+    return _Lanes(spans, depth)
+
+
+def _marks(panel: Panel, pen: Pen, corners: Corners) -> None:
+    shades = np.array([colour(int(c), pen.dark) for c in panel.marks.colour])
+    for style, draw_as in ((FILLED, pen.fill), (HATCHED, pen.hatch), (OUTLINED, pen.outline)):
+        rows = panel.marks.style == style
+        if rows.any():
+            draw_as(corners[rows], shades[rows].tolist())
+
+
+def _notes(panel: Panel, pen: Pen, spot: _Spot) -> Iterator[_Room]:
+    """Write the notes; where each one stands."""
+    taken: list[_Room] = []
+    for note in panel.notes:
+        (x, y), half = spot.of(note), breadth(note.text) / 2
+        lead = {"start": half, "middle": 0.0, "end": -half}[note.anchor]
+        room = (
+            (x - 7, y - lead - half, x + 7, y - lead + half)
+            if note.turned
+            else (x + lead - half, y - 7, x + lead + half, y + 7)
+        )
+        if not any(_overlap(room, other) for other in taken):
+            taken.append(room)
+            pen.write(x, y, note.text, anchor=note.anchor, turned=note.turned, halo=True)
+            yield room
+
+
+def _labels(panel: Panel, pen: Pen, corners: Corners, spot: _Spot, taken: list[_Room]) -> None:
+    marks = panel.marks
+    if not marks.labels or len(marks) > _DENSE:
+        return
+    solid = marks.style != OUTLINED
+    for i, label in enumerate(marks.labels):
+        others = corners[solid & (np.arange(len(marks)) != i)]
+        for room, inside in _rooms(panel, i, breadth(label), corners[i].tolist(), spot.edge) if label else ():
+            if any(_overlap(room, other) for other in taken) or _covers(others, room):
+                continue
+            taken.append(room)
+            own = int(marks.colour[i])
+            bare = not inside or marks.style[i] != FILLED or own <= NEUTRAL
+            shown = pen.text if bare else ink(colour(own, pen.dark))
+            pen.write(
+                (room[0] + room[2]) / 2, (room[1] + room[3]) / 2, label, shown, TEXT, "middle", halo=bare
+            )
+            break
+
+
+def _rooms(panel: Panel, i: int, long: float, box: list[float], edge: float) -> Iterator[tuple[_Room, bool]]:
+    """Where a label may stand, best first, and whether that is inside its mark."""
+    x0, y0, x1, y1 = box
+    middle = (y0 + y1) / 2
+    if y1 - y0 < 13:
+        return
+    if x1 - x0 >= long + 6:
+        left = (x0 + x1 - long) / 2
+        yield (left, middle - 7, left + long, middle + 7), True
+        if panel.marks.style[i] == OUTLINED and panel.kind == "devices":
+            yield (x0 + 6, y0 + 3, x0 + 6 + long, y0 + 17), True
+    if panel.kind == "bars" and x1 + 6 + long <= edge:
+        yield (x1 + 6, middle - 7, x1 + 6 + long, middle + 7), False
+
+
+def _overlap(a: _Room, b: _Room) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _covers(boxes: Corners, room: _Room) -> bool:
+    x0, y0, x1, y1 = boxes.T
+    return bool(((x0 < room[2]) & (room[0] < x1) & (y0 < room[3]) & (room[1] < y1)).any())
