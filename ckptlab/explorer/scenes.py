@@ -50,7 +50,7 @@ def layout_scene(
     owners = {rank: group[0] for group in chosen.replicas(tensor.shape) for rank in group}
     panels = (
         mesh_panel(chosen, tensor.shape, owners, "The mesh"),
-        held_panel(tensor, chosen, f"{tensor.fqn}, as held", dims, "tensor"),
+        held_panel(tensor, chosen, "Its shards, as held", dims, "tensor"),
     )
     legend = (
         Key("colour: the first rank that holds it", 0, FILLED),

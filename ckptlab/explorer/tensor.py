@@ -98,7 +98,7 @@ def stored_panel(
         facts.insert(3, _group_fact("held by", first, ranks))
     return _panel(
         name,
-        f"{fqn}, as stored",
+        "Its chunks, as stored",
         tensor,
         boxes,
         dims,

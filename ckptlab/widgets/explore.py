@@ -19,7 +19,7 @@ from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import RECIPES, Session
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
-from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, heading
+from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, fade, heading
 from ckptlab.widgets.run import RunPanel
 from ckptlab.widgets.still import png
 from ckptlab.widgets.view import SceneView
@@ -38,9 +38,10 @@ class Explorer(ui.VBox):
             continuous_update=True,
             layout=ui.Layout(width="100%", margin="0"),
         )
-        self.keys_view = SceneView()
+        self.keys_view = SceneView(layout=ui.Layout(width="100%"))
         self.stored_view = SceneView()
         self.target_view = SceneView(hint="")
+        self._target = ui.VBox([self.target_view])
         self.recipe = ui.Dropdown(options=[*RECIPES, "as typed"], description="Target", **_field("1 1 270px"))
         self.mesh = ui.Text(
             self.session.mesh, description="Mesh", continuous_update=False, **_field("1 1 210px")
@@ -50,7 +51,7 @@ class Explorer(ui.VBox):
         )
         self.problem = ui.HTML()
         self.run_panel = RunPanel(self.session, os.path.realpath(checkpoint.path))
-        super().__init__(self._sections(), layout=ui.Layout(gap=_GAP, padding="4px", max_width="1280px"))
+        super().__init__(self._sections(), layout=ui.Layout(grid_gap=_GAP, padding="4px", max_width="1280px"))
         self._wire()
         self.keys_view.scene = self.session.keys_scene()
         self._redraw()
@@ -62,7 +63,7 @@ class Explorer(ui.VBox):
                 self.search,
                 ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
             ],
-            layout=ui.Layout(flex="1 1 460px", min_width="280px", gap="6px"),
+            layout=ui.Layout(flex="1 1 460px", min_width="280px", grid_gap="6px"),
         )
         stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 540px", min_width="280px"))
         target = ui.VBox(
@@ -70,14 +71,14 @@ class Explorer(ui.VBox):
                 heading("What if", "Choose a target mesh, and a placement for each of its axes."),
                 ui.HBox(
                     [self.recipe, self.mesh, self.placements],
-                    layout=ui.Layout(flex_flow="row wrap", gap="4px 16px", max_width="980px"),
+                    layout=ui.Layout(flex_flow="row wrap", grid_gap="4px 16px", max_width="980px"),
                 ),
                 self.problem,
-                self.target_view,
+                self._target,
             ],
             layout=ui.Layout(**SECTION),
         )
-        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", gap="12px 28px"))
+        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", grid_gap="12px 28px"))
         return [ui.HTML(_headline(self.checkpoint)), top, target, self.run_panel]
 
     def _wire(self) -> None:
@@ -86,6 +87,9 @@ class Explorer(ui.VBox):
         self.recipe.observe(lambda change: self._take(change.new), "value")
         for field in (self.mesh, self.placements):
             field.observe(lambda _: self._typed(), "value")
+        for field in (self.recipe, self.mesh, self.placements):
+            # Cancel can be pressed just while a run is on; the target stays what is being loaded.
+            ui.dlink((self.run_panel.stop, "disabled"), (field, "disabled"), lambda idle: not idle)
 
     def _redraw(self) -> None:
         if self.session.fqn:
@@ -123,11 +127,15 @@ class Explorer(ui.VBox):
             self.target_view.scene = self.session.target_scene()
             if foretell:
                 self.run_panel.foretell()
-            self.problem.value = ""
-            self.run_panel.run.disabled = False
+            self._allow(True, "")
         except CheckpointError as error:
-            self.problem.value = card(error)
-            self.run_panel.run.disabled = True
+            self._allow(False, card(error))
+
+    def _allow(self, sense: bool, said: str) -> None:
+        """What stands below a target that makes no sense is of the one before: it fades."""
+        self.problem.value = said
+        fade(self._target, not sense)
+        self.run_panel.allow(sense)
 
     def close(self) -> None:
         """End the ranks and the widgets."""

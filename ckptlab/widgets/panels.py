@@ -17,7 +17,11 @@ PLAIN = "color:var(--jp-ui-font-color1,CanvasText)"
 MUTED = "color:var(--jp-ui-font-color2,GrayText)"
 _GOOD, _BAD = "#2e9e5b", "#d64545"
 
-SECTION = {"border_top": "1px solid var(--jp-border-color2, GrayText)", "padding": "10px 0 0 0", "gap": "6px"}
+SECTION = {
+    "border_top": "1px solid var(--jp-border-color2, GrayText)",
+    "padding": "10px 0 0 0",
+    "grid_gap": "6px",
+}
 """Layout of a part of the page, set off from the one above."""
 
 
@@ -26,6 +30,11 @@ def heading(text: str, beneath: str = "") -> ui.HTML:
     below = f"<div style='{MUTED};font-size:12px;line-height:1.4'>{escape(beneath)}</div>" if beneath else ""
     title = f"<div style='font-size:15px;font-weight:600;line-height:1.4;{PLAIN}'>{escape(text)}</div>"
     return ui.HTML(title + below)
+
+
+def fade(box: ui.Box, faded: bool) -> None:
+    """Show that what is in a box no longer holds, or holds again."""
+    (box.add_class if faded else box.remove_class)("ckl-stale")
 
 
 def said(text: str, good: bool | None = None) -> str:

@@ -19,7 +19,7 @@ from ckptlab.explorer.session import Session
 from ckptlab.explorer.timeline import Timeline
 from ckptlab.explorer.traffic import Ran, verdict
 from ckptlab.live import LocalRanks, attached_gpus
-from ckptlab.widgets.panels import SECTION, card, heading, said
+from ckptlab.widgets.panels import SECTION, card, fade, heading, said
 from ckptlab.widgets.view import SceneView
 
 _REDRAW = 0.1
@@ -66,7 +66,8 @@ class RunPanel(ui.VBox):
         title = heading(
             "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
         )
-        super().__init__([title, buttons, self.status, self.view], layout=ui.Layout(**SECTION))
+        self._bars = ui.VBox([self.view])
+        super().__init__([title, buttons, self.status, self._bars], layout=ui.Layout(**SECTION))
         self.foretell()
 
     def foretell(self) -> None:
@@ -74,6 +75,11 @@ class RunPanel(ui.VBox):
         self._draw()
         self.kill.description = f"Kill rank {self._victim}"
         self.status.value = said("Not run yet.")
+
+    def allow(self, sense: bool) -> None:
+        """Let Run be pressed, or not: what is foretold is of another target than the one asked for."""
+        self.run.disabled = not sense
+        fade(self._bars, not sense)
 
     def _draw(self, ran: tuple[Ran, ...] = ()) -> None:
         # The panel's own heading says what it is.

@@ -61,6 +61,10 @@ function show(fact, mark) {
   return `[${Array.from({ length: half }, (_, k) => `${value[k]}:${value[k] + value[k + half]}`).join(", ")}]`;
 }
 
+function told(data, mark) {      // the facts that a mark has, in words
+  return data.facts.map((fact) => [fact.label, show(fact, mark)]).filter(([, words]) => words);
+}
+
 function ink(colour) {        // black or white, as palette.ink
   const [r, g, b] = [1, 3, 5].map((k) => parseInt(colour.slice(k, k + 2), 16) / 255)
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
@@ -146,13 +150,12 @@ class Panel {
   ranks(i) { return this.data.ranks.subarray(this.data.first[i], this.data.first[i + 1]); }
 
   summary(i) {
-    const facts = this.data.facts.map((fact) => `${fact.label}: ${show(fact, i)}`);
-    return [this.data.labels[i], ...facts].filter(Boolean).join("; ");
+    return [this.data.labels[i], ...told(this.data, i).map((fact) => fact.join(": "))].filter(Boolean).join("; ");
   }
 
   // ---- layout: from units to pixels
 
-  sizes(k) { return this.data.box.filter((v, j) => j % 4 === k && this.data.style[(j - k) / 4] !== OUTLINED); }
+  sizes(k) { return this.data.box.filter((_, j) => j % 4 === k); }
 
   widest() {      // pixels that a panel of fixed ratio takes where it may
     const { width, height, kind } = this.data, high = (TALL * width) / height;
@@ -187,7 +190,7 @@ class Panel {
   ideal() {
     if (!this.data.rigid || !this.n) return null;
     const { left, right } = lanes(this.data, (text) => this.view.measure(text));
-    return Math.ceil(left.depth + right.depth + 2 + this.widest());
+    return Math.max(240, Math.ceil(left.depth + right.depth + 2 + this.widest()));
   }
 
   x(units) { return this.plot.x + (units * this.plot.w) / this.data.width; }
@@ -593,7 +596,8 @@ class View {
   }
 
   fillTip() {
-    const { panel: { data }, i } = this.at, rows = data.facts.map((fact) => make("tr", {}, make("th", {}, fact.label), make("td", {}, show(fact, i))));
+    const { panel: { data }, i } = this.at;
+    const rows = told(data, i).map(([label, words]) => make("tr", {}, make("th", {}, label), make("td", {}, words)));
     this.tip.replaceChildren(data.labels[i] ? make("strong", {}, data.labels[i]) : "", make("table", {}, ...rows));
   }
 
