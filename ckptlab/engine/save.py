@@ -24,10 +24,10 @@ from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.layout import Box
 from ckptlab.metadata import ChunkColumns, Extent, Metadata
 from ckptlab.plan.save import SavePlan, plan_save
-from ckptlab.storage.dcp import LAYOUT_FILE, METADATA_FILE, data_file
+from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files, LocalFiles
-from ckptlab.storage.sidecar import write_layouts
+from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_layouts
 from ckptlab.storage.template import template
 
 
@@ -163,13 +163,14 @@ def _write(
 
 def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
     """Publish, then clear what nobody refers to any more."""
-    files.publish(LAYOUT_FILE, write_layouts(metadata), sync)
+    beside = layout_file(metadata.save_id)
+    files.publish(beside, write_layouts(metadata), sync)
     files.publish(METADATA_FILE, write_metadata(metadata, files.root), sync)
     used = {metadata.files[i] for i in metadata.chunks.file.tolist()}
-    used |= {metadata.files[extent.file] for extent in metadata.objects.values()}
+    used |= {metadata.files[extent.file] for extent in metadata.objects.values()} | {beside}
     for name in files.names():
         data = name.startswith("__") and name.endswith(".distcp")
         # A save that was killed while it published leaves a file that never got its name.
-        unfinished = name.startswith((f"{METADATA_FILE}.", f"{LAYOUT_FILE}.")) and name.endswith(".tmp")
-        if (data and name not in used) or unfinished:
+        unfinished = name.startswith(f"{METADATA_FILE}.") and name.endswith(".tmp")
+        if (data or unfinished or name.startswith(LAYOUT_PREFIX)) and name not in used:
             files.remove(name)

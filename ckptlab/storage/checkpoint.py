@@ -17,8 +17,9 @@ import numpy as np
 
 from ckptlab.errors import CorruptError, PathError
 from ckptlab.metadata import Metadata, human_bytes
-from ckptlab.storage.dcp import LAYOUT_FILE, METADATA_FILE, read_layouts, read_metadata
+from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files, LocalFiles
+from ckptlab.storage.sidecar import layout_file, read_layouts
 
 Format = Literal["dcp"]
 
@@ -110,8 +111,9 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if METADATA_FILE not in names:
         raise PathError(f"{root} {_without_metadata(root, names)}", [os.fspath(path)])
     metadata = read_metadata(_whole(files, METADATA_FILE), os.fspath(root / METADATA_FILE))
-    if LAYOUT_FILE in names:
-        layouts = read_layouts(_whole(files, LAYOUT_FILE), metadata.save_id, metadata)
+    beside = layout_file(metadata.save_id)
+    if beside in names:
+        layouts = read_layouts(_whole(files, beside), metadata.save_id, metadata)
         metadata = replace(metadata, layouts=layouts)
     return Checkpoint(os.fspath(path), "dcp", metadata, files)
 

@@ -16,21 +16,9 @@ import numpy as np
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
-from ckptlab.storage.dcp_write import METADATA_MODULE, PLACES_MODULE, write_metadata
+from ckptlab.storage.dcp_write import METADATA_MODULE, PLACES_MODULE
 from ckptlab.storage.files import inside
-from ckptlab.storage.sidecar import LAYOUT_FILE, read_layouts, write_layouts
 from ckptlab.storage.torch_save import DTYPES, Called, StandIn, gc_paused, restricted_load
-
-__all__ = [
-    "LAYOUT_FILE",
-    "METADATA_FILE",
-    "data_file",
-    "read_layouts",
-    "read_metadata",
-    "write_layouts",
-    "write_metadata",
-    "writer",
-]
 
 METADATA_FILE = ".metadata"
 

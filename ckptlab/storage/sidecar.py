@@ -14,10 +14,15 @@ from ckptlab.errors import LayoutError
 from ckptlab.layout import Layout, Mesh, Replicate, parse_placements
 from ckptlab.metadata import Metadata
 
-LAYOUT_FILE = ".ckptlab.json"
+LAYOUT_PREFIX = ".ckptlab-"
 
 _VERSION = 1
 _MOST_RANKS = 1 << 20
+
+
+def layout_file(save_id: str | None) -> str:
+    """The name of a save's layouts file: its own, so that an older save's outlives a newer one that fails."""
+    return f"{LAYOUT_PREFIX}{save_id}.json"
 
 
 def write_layouts(metadata: Metadata) -> bytes:

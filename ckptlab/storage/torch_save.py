@@ -21,23 +21,7 @@ from typing import NoReturn, TypeGuard
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage.archive import Archive, Read, reading_zip
-from ckptlab.storage.template import TYPED_STORAGE, Template, contiguous, crc32, template
-
-__all__ = [
-    "DTYPES",
-    "Called",
-    "Payload",
-    "Read",
-    "StandIn",
-    "Template",
-    "crc32",
-    "gc_paused",
-    "locate",
-    "peek_object",
-    "restricted_load",
-    "stored_crc",
-    "template",
-]
+from ckptlab.storage.template import TYPED_STORAGE, contiguous, template
 
 _EXAMINED = 1 << 20
 

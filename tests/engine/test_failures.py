@@ -11,6 +11,7 @@ from ckptlab import open_checkpoint
 from ckptlab.errors import LayoutError, RankError
 from ckptlab.layout import Layout
 from ckptlab.live.ops import reshard
+from ckptlab.storage.sidecar import layout_file
 from ckptlab.storage.template import template
 
 SOON = 10.0
@@ -186,7 +187,7 @@ def test_an_older_checkpoint_is_left_alone_when_asked(ranks4, saved):
     ("rank", "operation", "there"),
     [
         (1, "create", 1),
-        (0, "publish .ckptlab.json", 1),
+        (0, "publish .ckptlab-", 1),
         (0, "publish .metadata", 1),
         (0, "replace .metadata", 1),
         (0, "remove __0", 2),
@@ -198,8 +199,9 @@ def test_a_save_that_is_killed_leaves_the_old_or_the_new_whole(ranks4, saved, ra
         ranks4.run(ops.killed_at, saved, rank, operation)
     assert ranks4.run(ops.which_is_there, saved, "ours") == [there] * 4
     assert ranks4.run(ops.which_is_there, saved, "stock") == [there] * 4
+    assert open_checkpoint(saved).metadata.layouts, "what was recorded of its mesh is gone"
     # The next save works, and clears what was left lying.
     ranks4.run(ops.save_state, saved, 2)
     assert ranks4.run(ops.which_is_there, saved, "ours") == [2] * 4
-    used = set(open_checkpoint(saved).metadata.files) | {".metadata", ".ckptlab.json"}
-    assert set(os.listdir(saved)) == used
+    metadata = open_checkpoint(saved).metadata
+    assert set(os.listdir(saved)) == {*metadata.files, ".metadata", layout_file(metadata.save_id)}

@@ -9,7 +9,7 @@ import torch.distributed.checkpoint as stock
 from ckptlab.errors import CorruptError, PathError, UnsafeError
 from ckptlab.layout import Layout
 from ckptlab.storage.checkpoint import FileProblem, open_checkpoint
-from ckptlab.storage.sidecar import LAYOUT_FILE, write_layouts
+from ckptlab.storage.sidecar import layout_file, write_layouts
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -44,11 +44,12 @@ def test_recorded_layouts(saved):
 
     layout = Layout.parse("replicate=2,shard=2", "Replicate, Shard(0)")
     plain = open_checkpoint(saved).metadata
-    (saved / LAYOUT_FILE).write_bytes(write_layouts(replace(plain, layouts={"model.w": layout})))
+    beside = saved / layout_file(plain.save_id)
+    beside.write_bytes(write_layouts(replace(plain, layouts={"model.w": layout})))
     checkpoint = open_checkpoint(saved)
     assert checkpoint.metadata.layouts == {"model.w": layout}
     assert f"  {layout!r} for 1 tensor\n" in repr(checkpoint)
-    (saved / LAYOUT_FILE).write_bytes(b"damaged")
+    beside.write_bytes(b"damaged")
     assert open_checkpoint(saved).metadata.layouts == {}
 
 

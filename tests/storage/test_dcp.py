@@ -27,7 +27,8 @@ from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.layout import Box, Boxes
 from ckptlab.metadata import Chunks, Extent, Tensor
 from ckptlab.metadata import Metadata as Columns
-from ckptlab.storage.dcp import data_file, read_metadata, write_metadata, writer
+from ckptlab.storage.dcp import data_file, read_metadata, writer
+from ckptlab.storage.dcp_write import write_metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.metadata import Metadata as StockMetadata
 
 from ckptlab.layout import Boxes
 from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
-from ckptlab.storage.dcp import read_metadata, write_metadata
+from ckptlab.storage.dcp import read_metadata
+from ckptlab.storage.dcp_write import write_metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 

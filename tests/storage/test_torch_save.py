@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.metadata import ITEMSIZE
+from ckptlab.storage.template import crc32, template
 from ckptlab.storage.torch_save import (
     Payload,
     StandIn,
-    crc32,
     gc_paused,
     locate,
     peek_object,
     restricted_load,
     stored_crc,
-    template,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
