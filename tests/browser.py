@@ -49,7 +49,13 @@ window.stop = render({ model: window.model, el: document.getElementById("root") 
 def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1) -> str:
     """A page that draws the scene; `window.model` is the model, `window.sent` what it would tell Python."""
     header, columns = pack(scene)
-    state = {"header": header, "columns": base64.b64encode(columns).decode(), "rank": rank, "picked": {}}
+    state = {
+        "header": header,
+        "columns": base64.b64encode(columns).decode(),
+        "rank": rank,
+        "picked": {},
+        "hint": "point at a rank",
+    }
     return PAGE % {
         "theme": theme,
         "css": (ROOM / "view.css").read_text(),

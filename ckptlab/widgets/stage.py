@@ -16,7 +16,7 @@ from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Note, Pan
 from ckptlab.widgets.palette import colour, ink
 from ckptlab.widgets.pen import HEAD, SMALL, TEXT, Corners, Pen, breadth, wrapped
 
-TALL, CELL, BAR, LINE = 250, 92, 24, 17
+TALL, CELL, BAR, LINE = 250, 92, 22, 17
 WIDE = {"devices": 300, "tiles": 460, "bars": 560}
 """Pixels: the most a panel is high, a device is wide and a bar is thick; a line; a panel's width."""
 
@@ -116,15 +116,15 @@ def _quiet(panel: Panel) -> str:
 
 def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:
     """Width and height of the part that is drawn in the panel's units."""
-    solid = panel.marks.box[panel.marks.style != OUTLINED]
+    box = panel.marks.box
     if panel.kind == "bars":
-        thickest = float(solid[:, 3].max()) if len(solid) else panel.height
+        thickest = float(box[:, 3].max())
         return int(usual), int(min(900, BAR * panel.height / thickest))
     if not panel.rigid:
         return int(usual), TALL
     wide = TALL * panel.width / panel.height
-    if panel.kind == "devices" and len(solid):
-        wide = min(wide, CELL * panel.width / float(solid[:, 2].min()))
+    if panel.kind == "devices":
+        wide = min(wide, CELL * panel.width / float(box[:, 2].min()))
     wide = max(24, min(wide, most))
     return int(wide), max(16, int(wide * panel.height / panel.width))
 

@@ -1,0 +1,115 @@
+import io
+
+import numpy as np
+import pytest
+import scenes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from ckptlab.explorer.scene import Scene
+from ckptlab.widgets.palette import CATEGORIES
+from ckptlab.widgets.still import draw, plot, png
+
+EVERY = {
+    "hsdp": scenes.hsdp(),
+    "many tiles": scenes.tiles(16_384),
+    "bars": scenes.bars(),
+    "nothing": scenes.nothing(),
+    "empty": Scene("", (), (), ""),
+    "dollars": Scene("a$b$c", scenes.hsdp().panels, (), ""),
+}
+
+
+def pixels(scene, **how):
+    return (imread(io.BytesIO(png(scene, **how)))[..., :3] * 255).round().astype(int)
+
+
+def share(picture, shade):
+    """How much of a picture has exactly this colour."""
+    return (picture == [int(shade[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=-1).mean()
+
+
+def texts(figure):
+    return [t for t in figure.axes[0].texts if t.get_text()]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", EVERY)
+def test_every_scene_makes_a_small_picture(name, dark):
+    data = png(EVERY[name], dark)
+    assert data.startswith(b"\x89PNG")
+    assert len(data) < 60_000
+
+
+def test_marks_have_their_colours_in_their_proportions():
+    picture = pixels(scenes.tiles(64))
+    mine = np.bincount(scenes.tiles(64).panels[1].marks.colour, minlength=8)
+    # Each rank also has a device and a line of the legend, all of one size.
+    seen = np.array([share(picture, shade) for shade in CATEGORIES])
+    tile = (seen.max() - seen.min()) / (mine.max() - mine.min())
+    np.testing.assert_allclose(seen - tile * mine, (seen - tile * mine).mean(), rtol=0.1)
+    assert tile > 0.0005
+
+
+def test_paper_follows_the_theme():
+    assert pixels(scenes.bars())[0, 0].tolist() == [255, 255, 255]
+    assert pixels(scenes.bars(), dark=True)[0, 0].tolist() == [17, 17, 17]
+
+
+def test_all_words_are_written():
+    scene = scenes.hsdp()
+    said = " ".join(t.get_text() for t in texts(draw(scene)))
+    for panel in scene.panels:
+        assert " ".join(panel.title.split()) in said
+        for word in [*panel.caption.split(), *(n.text for n in panel.notes), *panel.marks.labels]:
+            assert word in said
+    assert all(word in said for word in [scene.title, *(key.text for key in scene.legend)])
+
+
+@pytest.mark.parametrize("name", ["hsdp", "bars", "many tiles", "nothing"])
+def test_no_words_lie_on_others_or_leave_the_paper(name):
+    figure = draw(EVERY[name])
+    renderer = figure.canvas.get_renderer()
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts(figure)]
+    assert boxes
+    for i, (text, box) in enumerate(boxes):
+        assert box.x0 >= 0, text
+        assert box.y0 >= 0, text
+        assert box.x1 <= figure.bbox.width, text
+        assert box.y1 <= figure.bbox.height, text
+        for other, its in boxes[i + 1 :]:
+            wide = min(box.x1, its.x1) - max(box.x0, its.x0)
+            high = min(box.y1, its.y1) - max(box.y0, its.y0)
+            assert min(wide, high) <= 1.5, (text, other)
+
+
+def test_labels_without_room_are_left_out():
+    said = [t.get_text() for t in texts(draw(scenes.tiles(256)))]
+    assert "rank 3" in said
+    assert "chunk 3" not in said
+
+
+def test_nothing_is_said_quietly():
+    assert [t.get_text() for t in texts(draw(Scene("", (), (), "")))] == ["nothing to show"]
+    said = [t.get_text() for t in texts(draw(scenes.nothing()))]
+    assert "an object: no elements to draw" in said
+    assert "nothing to show" in said
+
+
+def test_plot_draws_into_axes_of_ones_own():
+    figure = Figure(figsize=(9, 5))
+    left, right = figure.subplots(1, 2, width_ratios=[3, 1])
+    assert plot(scenes.hsdp(), left) is left
+    assert [c for c in left.collections if isinstance(c, PolyCollection)]
+    assert not right.collections
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_a_narrow_place_stacks_panels():
+    figure = Figure(figsize=(4.2, 8))
+    ax = plot(scenes.hsdp(), figure.add_axes((0, 0, 1, 1)))
+    heights = {t.get_text(): t.get_position() for t in ax.texts}
+    mesh, tensor = heights["Mesh (replicate=2, shard=2)"], heights["layers.0.mlp.weight [2048, 1024] float32"]
+    assert tensor[1] > mesh[1] + 150
+    assert tensor[0] == mesh[0]
