@@ -136,7 +136,8 @@ def _axis_notes(layout: Layout, width: float, height: float) -> tuple[Note, ...]
 
 
 def _caption(layout: Layout, shape: tuple[int, ...] | None, groups: tuple[tuple[int, ...], ...]) -> str:
-    size = " x ".join(f"{axis} {n}" for axis, n in zip(layout.mesh.axes, layout.mesh.shape, strict=True))
+    axes = " x ".join(f"{axis} {n}" for axis, n in zip(layout.mesh.axes, layout.mesh.shape, strict=True))
+    size = f"{count(layout.mesh.size, 'rank')}: {axes}"
     if shape is None:
         return f"{size}."
     empty = layout.mesh.size - sum(map(len, groups))

@@ -124,8 +124,10 @@ class RunPanel(ui.VBox):
         return min(1, self._session.layout.mesh.size - 1)
 
     def _busy(self, busy: bool) -> None:
-        self.run.disabled, self.stop.disabled, self.kill.disabled = busy, not busy, not busy
-        self.device.disabled = busy
+        self.run.disabled = self.device.disabled = busy
+        self.stop.disabled = not busy
+        # There is no rank to kill before the first has told something.
+        self.kill.disabled = True
 
     def _work(self) -> None:
         try:
@@ -150,6 +152,7 @@ class RunPanel(ui.VBox):
         def heard(rank: int, what: object) -> None:
             if isinstance(what, Event):
                 timeline.hear(what)
+                self.kill.disabled = False
                 if time.monotonic() - drawn[0] > _REDRAW:
                     drawn[0] = time.monotonic()
                     self._draw(timeline.ran)
