@@ -39,7 +39,7 @@ def stored_scene(metadata: Metadata, fqn: str, dims: tuple[int, int] | None = No
         Key("hatched: holds a copy, wrote none", 0, HATCHED),
         SHARES,
     )
-    return _scene(f"{fqn} in the checkpoint", panels, legend)
+    return _scene(f"{fqn} in the checkpoint", panels, _seen(legend, panels))
 
 
 def layout_scene(
@@ -57,7 +57,8 @@ def layout_scene(
         Key("hatched: holds a copy of it", 0, HATCHED),
         SHARES,
     )
-    return _scene(title or f"{tensor.fqn} under {', '.join(map(str, chosen.placements))}", panels, legend)
+    title = title or f"{tensor.fqn} under {', '.join(map(str, chosen.placements))}"
+    return _scene(title, panels, _seen(legend, panels))
 
 
 def traffic_scene(foretold: Forecast, ran: Sequence[Ran] = ()) -> Scene:
@@ -86,6 +87,12 @@ def _stored_owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int,
     for shard, chunk in zip(meet.a.tolist(), meet.b.tolist(), strict=True):
         owners.setdefault(int(shards.rank[shard]), int(writer[chunk]))
     return {rank: owner for rank, owner in owners.items() if owner >= 0}
+
+
+def _seen(legend: tuple[Key, ...], panels: tuple[Panel, ...]) -> tuple[Key, ...]:
+    """The lines of the legend that some mark is in need of."""
+    styles = {int(style) for panel in panels for style in np.unique(panel.marks.style)}
+    return tuple(key for key in legend if key.style in styles)
 
 
 def _scene(title: str, panels: tuple[Panel, ...], legend: tuple[Key, ...]) -> Scene:

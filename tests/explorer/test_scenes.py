@@ -38,6 +38,13 @@ def test_ranks_that_hold_the_same_are_outlined_together():
     assert [mesh.marks.ranks_of(int(i)) for i in frames] == [(0, 2), (1, 3)]
 
 
+def test_the_legend_explains_what_is_there_and_no_more():
+    copies = layout_scene(Layout.parse("2x2", "Replicate, Shard(0)"), Tensor("w", "float32", (8, 4)))
+    assert {key.style for key in copies.legend} == {FILLED, HATCHED, OUTLINED}
+    cut = layout_scene(Layout.parse("4", "Shard(0)"), Tensor("w", "float32", (8, 4)))
+    assert [key.text for key in cut.legend] == ["colour: the first rank that holds it"]
+
+
 def test_tiles_are_true_to_scale():
     tensor = stored_scene(hsdp_metadata(), "model.embed.weight").panels[1]
     heights = tensor.marks.box[:, 3]
@@ -56,7 +63,7 @@ def test_a_checkpoint_without_a_mesh_shows_who_wrote():
 
 def test_empty_shards_are_counted_and_said():
     scene = layout_scene(Layout.parse("4", "Shard(0)"), Tensor("w", "float32", (5, 4)))
-    assert "1 rank without any of it" in scene.panels[0].caption
+    assert scene.panels[0].caption == "4 ranks: shard 4. 1 rank without any of it."
     assert facts(scene.panels[0], 3)["holds"] == "nothing of this tensor"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from saved import TENSORS, hsdp_metadata
 
 from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
-from ckptlab.explorer.traffic import Ran, summary, traffic_panel
+from ckptlab.explorer.traffic import Ran, summary, traffic_panel, verdict
 from ckptlab.layout import Layout
 from ckptlab.plan.forecast import forecast
 from ckptlab.plan.holding import holdings
@@ -36,3 +36,14 @@ def test_the_summary_tells_what_stock_would_read():
     assert "1.00x" in summary(foretold())
     assert f"{foretold().stock_amplification:.2f}x" in summary(foretold())
     assert foretold().stock_amplification > 2
+
+
+def test_the_verdict_is_of_bytes_and_of_elements():
+    seen = foretold()
+    assert verdict(seen, seen.total, 1234, []) == (
+        "foretold = read 397 KiB. All 1,234 loaded elements equal the stored ones, bit for bit."
+    )
+    assert verdict(seen, 1024, 1, []).startswith("foretold 397 KiB, but read 1.00 KiB. All")
+    said = verdict(seen, seen.total, 9, ["a", "b", "c", "d"])
+    assert said.endswith("NOT EQUAL to what is stored: a, b, c and 1 more tensor.")
+    assert "All" not in said

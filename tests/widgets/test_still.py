@@ -6,8 +6,10 @@ import scenes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from saved import hsdp_metadata
 
 from ckptlab.explorer.scene import Scene
+from ckptlab.explorer.session import Session
 from ckptlab.widgets.palette import CATEGORIES
 from ckptlab.widgets.still import draw, plot, png
 
@@ -16,6 +18,9 @@ EVERY = {
     "many tiles": scenes.tiles(16_384),
     "bars": scenes.bars(),
     "nothing": scenes.nothing(),
+    "stored": Session(hsdp_metadata()).stored_scene(),
+    "target": Session(hsdp_metadata()).target_scene(),
+    "load": Session(hsdp_metadata()).traffic_scene(),
     "empty": Scene("", (), (), ""),
     "dollars": Scene("a$b$c", scenes.hsdp().panels, (), ""),
 }
@@ -67,7 +72,7 @@ def test_all_words_are_written():
     assert all(word in said for word in [scene.title, *(key.text for key in scene.legend)])
 
 
-@pytest.mark.parametrize("name", ["hsdp", "bars", "many tiles", "nothing"])
+@pytest.mark.parametrize("name", ["hsdp", "bars", "many tiles", "nothing", "stored", "target", "load"])
 def test_no_words_lie_on_others_or_leave_the_paper(name):
     figure = draw(EVERY[name])
     renderer = figure.canvas.get_renderer()

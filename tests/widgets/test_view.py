@@ -174,6 +174,7 @@ def test_the_tooltip_stays_in_the_window(shown):
     page = shown(scenes.hsdp())
     page.set_viewport_size({"width": 400, "height": 640})
     page.evaluate(SETTLED)
+    page.get_by_role("figure").last.scroll_into_view_if_needed()
     for x, y in ((5, 20), (990, 20), (5, 1980), (990, 1980)):
         point(page, "tensor", x, y)
         box = page.get_by_role("tooltip").bounding_box()
