@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from saved import hsdp_metadata
 
-from ckptlab.explorer.scene import Scene
+from ckptlab.explorer.scene import FILLED, Note, Panel, Scene, marks
 from ckptlab.explorer.session import Session
 from ckptlab.widgets.palette import CATEGORIES
 from ckptlab.widgets.still import draw, plot, png
@@ -22,7 +23,6 @@ EVERY = {
     "target": Session(hsdp_metadata()).target_scene(),
     "load": Session(hsdp_metadata()).traffic_scene(),
     "empty": Scene("", (), (), ""),
-    "dollars": Scene("a$b$c", scenes.hsdp().panels, (), ""),
 }
 
 
@@ -37,6 +37,18 @@ def share(picture, shade):
 
 def texts(figure):
     return [t for t in figure.axes[0].texts if t.get_text()]
+
+
+def overlaps(figure):
+    """Pairs of words of which one lies on the other."""
+    renderer = figure.canvas.get_renderer()
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts(figure)]
+    return [
+        (text, other)
+        for i, (text, box) in enumerate(boxes)
+        for other, its in boxes[i + 1 :]
+        if min(box.x1, its.x1) - max(box.x0, its.x0) > 1.5 and min(box.y1, its.y1) - max(box.y0, its.y0) > 1.5
+    ]
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -76,23 +88,43 @@ def test_all_words_are_written():
 def test_no_words_lie_on_others_or_leave_the_paper(name):
     figure = draw(EVERY[name])
     renderer = figure.canvas.get_renderer()
-    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts(figure)]
-    assert boxes
-    for i, (text, box) in enumerate(boxes):
-        assert box.x0 >= 0, text
-        assert box.y0 >= 0, text
+    assert overlaps(figure) == []
+    for text in texts(figure):
+        box = text.get_window_extent(renderer)
+        assert min(box.x0, box.y0) >= 0, text
         assert box.x1 <= figure.bbox.width, text
         assert box.y1 <= figure.bbox.height, text
-        for other, its in boxes[i + 1 :]:
-            wide = min(box.x1, its.x1) - max(box.x0, its.x0)
-            high = min(box.y1, its.y1) - max(box.y0, its.y0)
-            assert min(wide, high) <= 1.5, (text, other)
 
 
 def test_labels_without_room_are_left_out():
     said = [t.get_text() for t in texts(draw(scenes.tiles(256)))]
     assert "rank 3" in said
     assert "chunk 3" not in said
+
+
+def test_ticks_without_room_are_left_out():
+    (panel,) = scenes.bars().panels
+    ticks = tuple(Note(x, 6, f"{x} KiB") for x in range(101))
+    figure = draw(Scene("", (replace(panel, notes=panel.notes + ticks),), (), ""))
+    said = [t.get_text() for t in texts(figure)]
+    assert "0 KiB" in said
+    assert 5 < sum(text.endswith(" KiB") for text in said) < 20
+    assert overlaps(figure) == []
+
+
+def test_labels_of_bars_stand_in_them_or_beside_them():
+    row = marks([(0, 0, 90, 1), (0, 2, 5, 1)], [0, 1], [FILLED] * 2, [[0], [1]], ["long bar", "short bar"])
+    figure = draw(Scene("", (Panel("p", "bars", "p", "", 100, 3, row),), (), ""))
+    (bars,) = figure.axes[0].collections
+    right = [path.vertices[:, 0].max() for path in bars.get_paths()]
+    place = {t.get_text(): t.get_position()[0] for t in texts(figure)}
+    assert place["long bar"] < right[0]
+    assert place["short bar"] > right[1] + 20
+
+
+def test_words_are_no_formulas():
+    figure = draw(Scene("a$b$c", scenes.hsdp().panels, (), ""))
+    assert not any(t.get_parse_math() for t in texts(figure))
 
 
 def test_nothing_is_said_quietly():
