@@ -51,7 +51,10 @@ def lab(work: Path, command: list[str], theme: str = "JupyterLab Light") -> Iter
         "JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "IPYTHONDIR": "ipython",
         "MPLCONFIGDIR": "matplotlib",
     }  # fmt: skip
-    environment = {**os.environ, **{name: str(work / ".jupyter" / folder) for name, folder in folders.items()}}
+    environment = {
+        **os.environ,
+        **{name: str(work / ".jupyter" / folder) for name, folder in folders.items()},
+    }
     options = [
         "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--port={port}",
         f"--IdentityProvider.token={token}", "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",

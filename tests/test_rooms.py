@@ -32,6 +32,7 @@ DOORS = {
     "ipyparallel": ("live/",),
     "ipywidgets": ("widgets/",),
     "anywidget": ("widgets/",),
+    "traitlets": ("widgets/",),
     "matplotlib": ("widgets/",),
     "typer": ("cli.py",),
     "rich": ("cli.py",),
