@@ -20,7 +20,8 @@ from typing import Any
 READY = """() => {
   const panel = window.jupyterapp?.shell?.currentWidget;
   const kernel = panel?.sessionContext?.session?.kernel;
-  return Boolean(panel?.context?.isReady && kernel?.connectionStatus === 'connected' && kernel.status === 'idle');
+  const connected = kernel?.connectionStatus === 'connected';
+  return Boolean(panel?.context?.isReady && connected && kernel.status === 'idle');
 }"""
 
 # `page.evaluate` has no time limit of its own.
