@@ -76,7 +76,11 @@ class Marks:
 
 @dataclass(frozen=True)
 class Note:
-    """Words at a point of a panel: an axis name, a tick, a group's name."""
+    """Words at a point of a panel: an axis name, a tick, a group's name.
+
+    A note outside the panel (x below 0 or beyond its width, y likewise) stands in a margin on that
+    side; notes of one such x or y share a margin, the nearest first.
+    """
 
     x: float
     y: float
