@@ -14,6 +14,7 @@ from typing import Any
 import ckptlab.widgets
 from ckptlab.explorer.scene import Scene
 from ckptlab.widgets.pack import pack
+from ckptlab.widgets.view import HINT
 
 ROOM = Path(ckptlab.widgets.__file__).parent
 CHROMIUM = os.environ.get("CKPTLAB_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
@@ -46,7 +47,7 @@ window.stop = render({ model: window.model, el: document.getElementById("root") 
 </script>"""
 
 
-def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1) -> str:
+def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT) -> str:
     """A page that draws the scene; `window.model` is the model, `window.sent` what it would tell Python."""
     header, columns = pack(scene)
     state = {
@@ -54,7 +55,7 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1) -> str:
         "columns": base64.b64encode(columns).decode(),
         "rank": rank,
         "picked": {},
-        "hint": "point at a rank",
+        "hint": hint,
     }
     return PAGE % {
         "theme": theme,

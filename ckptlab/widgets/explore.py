@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import os
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -97,10 +96,12 @@ class Explorer(ui.VBox):
         self._retarget()
 
     def _search(self, query: str) -> None:
-        self.session.query = query
-        # A regular expression that is still being typed may not be one yet.
-        with suppress(CheckpointError):
+        before, self.session.query = self.session.query, query
+        try:
             self.keys_view.scene = self.session.keys_scene()
+        except CheckpointError:
+            # A regular expression that is still being typed may not be one yet.
+            self.session.query = before
 
     def _press(self, picked: dict[str, Any]) -> None:
         if picked:
@@ -124,7 +125,8 @@ class Explorer(ui.VBox):
     def _retarget(self, foretell: bool = False) -> None:
         """Draw the target; a target that makes no sense is said, and cannot be run."""
         try:
-            self.target_view.scene = self.session.target_scene()
+            if self.session.fqn:
+                self.target_view.scene = self.session.target_scene()
             if foretell:
                 self.run_panel.foretell()
             self._allow(True, "")

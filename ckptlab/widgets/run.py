@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import ipywidgets as ui
@@ -23,6 +24,7 @@ from ckptlab.widgets.panels import SECTION, card, fade, heading, said
 from ckptlab.widgets.view import SceneView
 
 _REDRAW = 0.1
+"""Seconds between two pictures of a run."""
 
 
 class RunPanel(ui.VBox):
@@ -141,25 +143,43 @@ class RunPanel(ui.VBox):
         finally:
             self._busy(False)
 
+    @contextmanager
+    def _drawn_live(self, timeline: Timeline, total: int) -> Iterator[None]:
+        """Draw what ranks told as often as can be followed; what they told last, too."""
+        over = threading.Event()
+
+        def draw() -> None:
+            seen = timeline.ran
+            while not over.wait(_REDRAW):
+                if timeline.ran != seen:
+                    seen = timeline.ran
+                    self._draw(seen)
+                    self.status.value = said(f"Running: {timeline.said(total)} ...")
+                    self.kill.disabled = False
+
+        painter = threading.Thread(target=draw, daemon=True)
+        painter.start()
+        try:
+            yield
+        finally:
+            over.set()
+            painter.join()
+
     def _load(self) -> None:
         from ckptlab.live.ops import reshard
 
         layout, foretold = self._session.layout, self._session.foretold
-        timeline, drawn = Timeline(layout.mesh.size), [0.0]
+        timeline = Timeline(layout.mesh.size)
         self.status.value = said(f"Starting {count(layout.mesh.size, 'rank')} ...")
         ranks = self._fitting_ranks()
 
         def heard(rank: int, what: object) -> None:
             if isinstance(what, Event):
                 timeline.hear(what)
-                self.kill.disabled = False
-                if time.monotonic() - drawn[0] > _REDRAW:
-                    drawn[0] = time.monotonic()
-                    self._draw(timeline.ran)
-                    self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
 
         began = time.perf_counter()
-        outcomes = ranks.run(reshard, self._path, layout, deadline=self._deadline, progress=heard)
+        with self._drawn_live(timeline, foretold.total):
+            outcomes = ranks.run(reshard, self._path, layout, deadline=self._deadline, progress=heard)
         took = time.perf_counter() - began
         for outcome in outcomes:
             timeline.end(outcome.rank, outcome.nbytes, sum(outcome.seconds.values()), outcome.equal)
