@@ -42,6 +42,7 @@ class Session:
     mesh: str = "shard=4"
     placements: str = "Shard(0)"
     opened: set[str] = field(default_factory=set)
+    _foretold: tuple[Layout, Forecast] | None = None
 
     def __post_init__(self) -> None:
         if not self.fqn and self.metadata.tensors:
@@ -81,9 +82,11 @@ class Session:
     def foretold(self) -> Forecast:
         """What loading every tensor on the target would cost."""
         layout = self.layout
-        return forecast(
-            self.metadata, holdings(self.metadata.tensors, layout), max(layout.mesh.rank_list) + 1
-        )
+        if self._foretold is None or self._foretold[0] != layout:
+            # A run redraws it many times a second.
+            wants = holdings(self.metadata.tensors, layout)
+            self._foretold = (layout, forecast(self.metadata, wants, max(layout.mesh.rank_list) + 1))
+        return self._foretold[1]
 
     def keys_scene(self) -> Scene:
         """The tree."""
