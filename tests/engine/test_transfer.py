@@ -1,5 +1,6 @@
 """The copies: any box of any chunk into any memory, each byte counted."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -17,6 +18,7 @@ from ckptlab.layout import Box, Boxes, Shards
 from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import plan_load
+from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.template import template
 
 SHAPE = (4, 3, 5)
@@ -29,12 +31,26 @@ SAVED = {
 }
 
 
-@pytest.fixture(scope="module", params=itertools.product(["ours", "stock"], SAVED), ids="-".join)
+def save_by_hand(state, path):
+    """A chunk is whatever `torch.save` makes of a view into a larger storage, as other writers leave it."""
+    save({"w": torch.zeros(SHAPE, dtype=torch.int16)}, path)
+    metadata = open_checkpoint(path).metadata
+    larger = torch.cat([torch.full((1, *SHAPE), -9, dtype=torch.int16), state["w"][None]])
+    torch.save(larger[1], path / metadata.files[0])
+    length = np.array([(path / metadata.files[0]).stat().st_size])
+    metadata = dataclasses.replace(metadata, chunks=dataclasses.replace(metadata.chunks, length=length))
+    (path / ".metadata").write_bytes(write_metadata(metadata, str(path)))
+
+
+SAVERS = {"ours": save, "stock": stock_save, "hand": save_by_hand}
+
+
+@pytest.fixture(scope="module", params=itertools.product(SAVERS, SAVED), ids="-".join)
 def stored(request, tmp_path_factory):
     """A checkpoint of one tensor as memory held it, and the tensor."""
     saver, kind = request.param
     path = tmp_path_factory.mktemp("stored")
-    (save if saver == "ours" else stock_save)({"w": SAVED[kind]}, path)
+    SAVERS[saver]({"w": SAVED[kind]}, path)
     return open_checkpoint(path), SAVED[kind]
 
 

@@ -1,10 +1,14 @@
 """The judge of a load is judged: it sees a load that did nothing, and one flipped bit."""
 
+import dataclasses
+
 import pytest
 import torch
 
-from ckptlab import load, save
+from ckptlab import load, open_checkpoint, save
 from ckptlab.engine import verify_loaded
+from ckptlab.metadata import Tensor
+from ckptlab.storage.dcp_write import write_metadata
 
 
 @pytest.fixture
@@ -43,6 +47,15 @@ def test_minus_zero_is_not_zero_and_a_nan_is_itself(tmp_path):
     save({"w": torch.tensor([0.0, float("nan")])}, tmp_path)
     assert verify_loaded({"w": torch.tensor([0.0, float("nan")])}, str(tmp_path)).equal
     assert not verify_loaded({"w": torch.tensor([-0.0, float("nan")])}, str(tmp_path)).equal
+
+
+def test_elements_that_are_stored_nowhere_are_never_equal(tmp_path):
+    save({"w": torch.ones(2, 3)}, tmp_path)
+    metadata = open_checkpoint(tmp_path).metadata
+    larger = dataclasses.replace(metadata, tensors=(Tensor("w", "float32", (4, 3)),))
+    (tmp_path / ".metadata").write_bytes(write_metadata(larger, str(tmp_path)))
+    state = {"w": torch.cat([torch.ones(2, 3), torch.zeros(2, 3)])}
+    assert verify_loaded(state, str(tmp_path)).different == ("w",)
 
 
 def test_other_dtypes_and_keys(path):
