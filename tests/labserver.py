@@ -24,6 +24,8 @@ READY = """() => {
   return Boolean(panel?.context?.isReady && connected && kernel.status === 'idle');
 }"""
 
+KERNEL = "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.id"
+
 # `page.evaluate` has no time limit of its own.
 RUN_ALL = """(limit) => Promise.race([
   window.jupyterapp.commands.execute('notebook:run-all-cells'),

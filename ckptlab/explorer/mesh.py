@@ -137,7 +137,7 @@ def _axis_notes(layout: Layout, width: float, height: float) -> tuple[Note, ...]
 
 def _caption(layout: Layout, shape: tuple[int, ...] | None, groups: tuple[tuple[int, ...], ...]) -> str:
     axes = " x ".join(f"{axis} {n}" for axis, n in zip(layout.mesh.axes, layout.mesh.shape, strict=True))
-    size = f"{count(layout.mesh.size, 'rank')}: {axes}"
+    size = axes if len(layout.mesh.shape) > 1 else count(layout.mesh.size, "rank")
     if shape is None:
         return f"{size}."
     empty = layout.mesh.size - sum(map(len, groups))
@@ -145,7 +145,7 @@ def _caption(layout: Layout, shape: tuple[int, ...] | None, groups: tuple[tuple[
     parts = [f"{size}."]
     if shared:
         more = f"; {len(shared) - 4} more groups" if len(shared) > 4 else ""
-        parts.append(f"The same shard is on {'; on '.join(map(_listed, shared[:4]))}{more}.")
+        parts.append(f"Same shard on {'; on '.join(map(_listed, shared[:4]))}{more}.")
     if empty:
         parts.append(f"{count(empty, 'rank')} without any of it.")
     return " ".join(parts)

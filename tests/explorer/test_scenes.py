@@ -63,7 +63,7 @@ def test_a_checkpoint_without_a_mesh_shows_who_wrote():
 
 def test_empty_shards_are_counted_and_said():
     scene = layout_scene(Layout.parse("4", "Shard(0)"), Tensor("w", "float32", (5, 4)))
-    assert scene.panels[0].caption == "4 ranks: shard 4. 1 rank without any of it."
+    assert scene.panels[0].caption == "4 ranks. 1 rank without any of it."
     assert facts(scene.panels[0], 3)["holds"] == "nothing of this tensor"
 
 
@@ -91,6 +91,6 @@ def test_a_mesh_of_four_axes_is_nested_without_overlaps():
 
 def test_the_text_says_what_the_picture_says():
     text = stored_scene(hsdp_metadata(), "model.embed.weight").text
-    assert "same shard is on ranks 0 and 2; on ranks 1 and 3." in text
+    assert "replicate 2 x shard 2. Same shard on ranks 0 and 2; on ranks 1 and 3." in text
     assert "[502:1003, 0:96]" in text
     assert HSDP.mesh.axes[0] in text

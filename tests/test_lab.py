@@ -1,0 +1,127 @@
+"""The journey of a reader, in a real JupyterLab: from `ckptlab lab` to a load that is as foretold."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from labserver import KERNEL, ckptlab, lab, open_and_run
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+# What JupyterLab itself writes to its console, and is no concern of ours.
+KNOWN = re.compile(
+    "Failed to load resource.*404|Canceled future for|ResizeObserver loop|Could not restore the debugger"
+)
+BOOK = "tree/01-a-checkpoint-and-where-it-goes.ipynb"
+
+
+@pytest.fixture
+def address(tmp_path):
+    with lab(tmp_path, ckptlab()) as address:
+        yield address
+
+
+@pytest.fixture
+def page(chromium, address, tmp_path):
+    page = chromium.new_page(viewport={"width": 1300, "height": 1700})
+    page.set_default_timeout(30_000)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    yield page
+    page.screenshot(path=str(tmp_path / "last.png"))
+    page.close()
+    assert [problem for problem in problems if not KNOWN.search(problem)] == []
+
+
+def lit(page, panel, which=0):
+    """How many marks of a panel are lit."""
+    return int(page.locator(f'[data-panel="{panel}"]').nth(which).get_attribute("data-lit"))
+
+
+def descendants(pid):
+    """Every process below one, by id, with the time it was started (ids come round again)."""
+    children = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if state != "Z":
+            children.setdefault(int(parent), []).append((int(folder.name), rest[17]))
+    found, ask = [], [pid]
+    while ask:
+        below = children.get(ask.pop(), [])
+        found += below
+        ask += [child for child, _ in below]
+    return found
+
+
+def running(pid, began):
+    try:
+        state, _, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return state != "Z" and rest[17] == began
+
+
+def test_from_the_command_to_a_load_as_foretold(page, address, tmp_path):
+    open_and_run(page, address.format(place=BOOK))
+    explorer = page.locator(".jp-OutputArea-output:has(.ckl-view)").first
+
+    # Pick another tensor in the tree.
+    explorer.get_by_role("row", name="layers").first.click()
+    explorer.get_by_role("row", name=re.compile("^0 ")).click()
+    explorer.get_by_role("row", name="w1").click()
+    explorer.get_by_role("row", name="weight 258").click()
+    title = page.get_by_role("heading", name="model.layers.0.w1.weight in the checkpoint")
+    title.wait_for()
+
+    # Point at a rank of the mesh that saved it: its shard of the tensor lights up, in that view alone.
+    stored = explorer.locator(".ckl-view", has=title)
+    stored.get_by_role("option", name="rank 3").last.hover()
+    page.wait_for_function("document.querySelector('[data-panel=tensor]').dataset.lit === '1'")
+    said = stored.get_by_role("status").inner_text()
+    assert said.startswith("rank 3; holds: [129:258, 0:96]; at: replicate 1, shard 1; also held by: rank 1")
+    page.mouse.move(2, 2)
+    page.wait_for_function("document.querySelector('[data-panel=tensor]').dataset.lit === '2'")
+
+    # Choose another target: forecast and picture follow.
+    explorer.get_by_label("Target").select_option(label="TP on 4: columns")
+    explorer.get_by_text("tp (Shard(1)) →").wait_for()
+    assert explorer.get_by_label("Placements").input_value() == "Shard(1)"
+    assert explorer.get_by_text("MiB foretold").count() == 4
+
+    # Press Run: real ranks read what was foretold, and all is equal.
+    explorer.get_by_role("button", name="Run").click()
+    verdict = explorer.get_by_text(re.compile("foretold = read .* loaded elements equal the stored ones"))
+    verdict.wait_for(timeout=90_000)
+    told = explorer.get_by_text(re.compile(r"^foretold = read [\d.]+ MiB, equal, [\d.]+ s$"))
+    assert told.count() == 4
+    explorer.screenshot(path=str(tmp_path / "explorer.png"))
+
+    # The kernel dies: no rank outlives it.
+    kernel = page.evaluate(KERNEL)
+    pid = kernel_pid(tmp_path, kernel)
+    ranks = descendants(pid)
+    assert len(ranks) >= 4
+    os.kill(pid, signal.SIGKILL)
+    stop = time.monotonic() + 2
+    while any(running(*rank) for rank in ranks):
+        assert time.monotonic() < stop, "ranks outlived their kernel by two seconds"
+        time.sleep(0.02)
+
+
+def kernel_pid(work, kernel):
+    """The process of a kernel: the one that was started with its connection file."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if f"kernel-{kernel}.json".encode() in command and str(work).encode() in command:
+            return int(folder.name)
+    raise AssertionError("no process of that kernel")
