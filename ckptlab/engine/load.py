@@ -34,8 +34,8 @@ class LoadReport:
 
     `loaded` are keys of the target that were filled, `missing` those the checkpoint has not (only
     with `strict=False`), `unexpected` those of the checkpoint that the target does not ask for.
-    `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` those of
-    the wrapping round chunks. `seconds` by phase.
+    `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` all others:
+    the wrapping round chunks, and what `verify` reads only to check. `seconds` by phase.
     """
 
     path: str

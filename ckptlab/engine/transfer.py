@@ -30,7 +30,10 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: tor
 
 @dataclass
 class Counts:
-    """What was asked of storage: bytes of elements, reads of them, and bytes of the wrapping round them."""
+    """What was asked of storage: bytes of elements, reads of them, and all other bytes (`header_bytes`).
+
+    Those are the wrapping round elements, and what is read of a chunk only to check its crc.
+    """
 
     nbytes: int = 0
     reads: int = 0
@@ -142,7 +145,11 @@ class Source:
         self._sound.add(chunk)
         name, base = self._place(chunk)
         start = base + payload.start
-        data = memory_of(loaded) if loaded is not None else self._view(name)[start : start + payload.nbytes]
+        if loaded is None:
+            data = self._view(name)[start : start + payload.nbytes]
+            self.counts.header_bytes += payload.nbytes
+        else:
+            data = memory_of(loaded)
         expected = stored_crc(
             self._peek(chunk), int(self.metadata.chunks.length[chunk]), self._where(row, chunk)
         )

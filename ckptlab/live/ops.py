@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ckptlab.events import Phase
-from ckptlab.layout import Layout
+from ckptlab.layout import Layout, Mesh
 from ckptlab.live.ranks import Context
 from ckptlab.plan.holding import fitted
 from ckptlab.storage import open_checkpoint
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 POISON = 0xA5
 """Every byte of a target before it is loaded, so that what was not loaded is seen."""
@@ -43,10 +48,10 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
     Tells an `events.Event` for each step.
     """
     from ckptlab import engine
-    from ckptlab.engine.state import blank, device_mesh, unflatten
+    from ckptlab.engine.state import blank, unflatten
 
     metadata = open_checkpoint(path).metadata
-    mesh = device_mesh(layout.mesh, context.device.partition(":")[0])
+    mesh = _device_mesh(layout.mesh, context.device.partition(":")[0])
     targets = {
         tensor.fqn: blank(tensor, fitted(layout, tensor.shape), mesh, context.device, POISON)
         for tensor in metadata.tensors
@@ -63,6 +68,14 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
         verdict.elements,
         verdict.different,
     )
+
+
+@lru_cache(maxsize=32)
+def _device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
+    """A mesh makes process groups, which last as long as the ranks: so one a shape, not one a run."""
+    from ckptlab.engine.state import device_mesh
+
+    return device_mesh(mesh, device)
 
 
 def save_demo(context: Context, path: str) -> int:

@@ -98,7 +98,8 @@ def test_verify_reads_all_of_a_chunk_that_is_wanted_in_part(ranks4, tmp_path):
     for one in ranks4.run(ops.load_counted, path, (64, 64), "columns", True):
         assert one.equal
         assert one.report.nbytes == 64 * 64
-        assert one.report.header_bytes == 4 * (len(template("float32", (16, 64)).before) + crc_bytes(path))
+        chunk = template("float32", (16, 64))
+        assert one.report.header_bytes == 4 * (len(chunk.before) + crc_bytes(path) + chunk.nbytes)
 
 
 def test_each_replica_is_written_once_and_the_ranks_share_the_work(ranks4, tmp_path):
