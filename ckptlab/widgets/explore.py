@@ -62,9 +62,9 @@ class Explorer(ui.VBox):
                 self.search,
                 ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
             ],
-            layout=ui.Layout(flex="1 1 460px", min_width="280px", grid_gap="6px"),
+            layout=ui.Layout(flex="1 1 465px", min_width="280px", grid_gap="6px"),
         )
-        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 540px", min_width="280px"))
+        stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 485px", min_width="280px"))
         target = ui.VBox(
             [
                 heading("What if", "Choose a target mesh, and a placement for each of its axes."),

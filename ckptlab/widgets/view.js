@@ -190,7 +190,7 @@ class Panel {
   ideal() {
     if (!this.data.rigid || !this.n) return null;
     const { left, right } = lanes(this.data, (text) => this.view.measure(text));
-    return Math.max(240, Math.ceil(left.depth + right.depth + 2 + this.widest()));
+    return Math.max(225, Math.ceil(left.depth + right.depth + 2 + this.widest()));
   }
 
   x(units) { return this.plot.x + (units * this.plot.w) / this.data.width; }
@@ -207,8 +207,8 @@ class Panel {
       const least = Math.min(x1 - x0, y1 - y0), gap = data.kind === "bars" ? 0 : least >= 12 ? 2 : least >= 5 ? 1 : 0;
       this.corners.set([x0, y0, Math.max(x0 + 1 / dpr, x1 - gap), Math.max(y0 + 1 / dpr, y1 - gap)], 4 * i);
     }
-    this.order = [...data.style.keys()].sort((a, b) => (data.style[b] === OUTLINED) - (data.style[a] === OUTLINED) || a - b);
-    for (const i of this.order) {
+    const order = [...data.style.keys()].sort((a, b) => (data.style[b] === OUTLINED) - (data.style[a] === OUTLINED) || a - b);
+    for (const i of order) {
       const [x0, y0, x1, y1] = this.corners.subarray(4 * i, 4 * i + 4).map(Math.round);
       for (let y = y0; y < Math.max(y1, y0 + 1); y++) {
         this.pick.fill(i + 1, y * this.stride + x0, y * this.stride + Math.max(x1, x0 + 1));
@@ -526,7 +526,7 @@ class View {
 
   readTheme() {
     const style = getComputedStyle(this.probe);
-    this.theme = { text: style.color, paper: style.backgroundColor, neutral: getComputedStyle(this.probe.firstChild).color };
+    this.theme = { text: style.color, neutral: getComputedStyle(this.probe.firstChild).color };
     this.font = `12px ${style.fontFamily}`;
   }
 
