@@ -103,7 +103,8 @@ def test_bars_fill_while_ranks_read_and_cancel_ends_them(panel, monkeypatch):
     ranks = panel._ranks.pids
     panel.stop.click()
     ended(panel, 5)
-    assert "Cancelled" in panel.status.value
+    assert "Cancelled; the ranks have been ended." in panel.status.value
+    assert "role='alert'" not in panel.status.value
     until(lambda: not any(running(pid) for pid in ranks), 2)
     panel.run.click()
     ended(panel)

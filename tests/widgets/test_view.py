@@ -175,6 +175,16 @@ def test_pointing_shows_label_and_facts(shown):
 
 
 @pytest.mark.browser
+def test_facts_that_a_mark_lacks_are_not_said(shown):
+    page = shown(Session(hsdp_metadata()).stored_scene())
+    page.get_by_role("option", name="rank 3; ").hover()
+    page.evaluate(SETTLED)
+    heads = page.get_by_role("tooltip").get_by_role("rowheader").all_inner_texts()
+    assert heads == ["holds", "at", "also held by"]
+    assert "replica group" not in page.get_by_role("status").inner_text()
+
+
+@pytest.mark.browser
 def test_the_tooltip_stays_in_the_window(shown):
     page = shown(scenes.hsdp())
     page.set_viewport_size({"width": 400, "height": 640})
