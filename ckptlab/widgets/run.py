@@ -38,7 +38,7 @@ class RunPanel(ui.VBox):
         devices = [("CPU (gloo)", "cpu"), *([(f"{gpus} GPU (nccl)", "cuda")] if gpus else [])]
         self.device = ui.Dropdown(
             options=devices,
-            value=devices[-1][1],
+            value="cuda" if gpus >= session.layout.mesh.size else "cpu",
             description="Ranks on",
             layout=ui.Layout(width="190px", margin="2px 2px 2px 14px"),
             style={"description_width": "initial"},
