@@ -8,15 +8,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import ckptlab.widgets
 from ckptlab.explorer.scene import Scene
 from ckptlab.widgets.pack import pack
-from ckptlab.widgets.view import HINT
+from ckptlab.widgets.view import HINT, MODULE, STYLE
 
-ROOM = Path(ckptlab.widgets.__file__).parent
 CHROMIUM = os.environ.get("CKPTLAB_CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
 LAUNCH: dict[str, Any] = {
     "executable_path": CHROMIUM,
@@ -59,8 +56,8 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT
     }
     return PAGE % {
         "theme": theme,
-        "css": (ROOM / "view.css").read_text(),
-        "module": (ROOM / "view.js").read_text(),
+        "css": STYLE,
+        "module": MODULE,
         "state": json.dumps(state).replace("</", "<\\/"),
     }
 

@@ -24,6 +24,11 @@ def test_tools_find_nothing(command):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "ckptlab").rglob("*.js")), ids=lambda p: p.name)
+def test_scripts_stay_readable(path):
+    assert path.read_text().count("\n") <= 400
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_stay_readable(path):
     text = path.read_text()

@@ -20,8 +20,11 @@ def wheel(tmp_path_factory):
 
 def test_it_carries_what_is_not_code(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("ckptlab/py.typed", "ckptlab/widgets/view.js", "ckptlab/widgets/view.css"):
-        assert name in names
+    for name in (
+        "py.typed",
+        *(f"widgets/{part}" for part in ("scene.js", "panel.js", "rows.js", "view.js", "view.css")),
+    ):
+        assert f"ckptlab/{name}" in names
     books = {p.name for p in (ROOT / "notebooks").glob("*.ipynb")}
     assert {f"ckptlab/notebooks/{name}" for name in books} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)

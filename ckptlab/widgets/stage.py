@@ -1,7 +1,7 @@
 """One panel of a still picture: its marks and words, from units to pixels.
 
 Words outside the panel's units stand in lanes round it, words that would lie on others are
-left out, and labels appear only where there is room, as in `view.js`. It knows neither the
+left out, and labels appear only where there is room, as in `panel.js`. It knows neither the
 other panels nor the legend.
 """
 

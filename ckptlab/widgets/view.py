@@ -1,7 +1,7 @@
 """The drawing widget: shows any scene, tells Python what was picked.
 
-It owns traits and their transport. What is drawn, the scene says; how, `view.js` and
-`view.css`. Hover never leaves the browser.
+It owns traits and their transport. What is drawn, the scene says; how, the scripts and the
+stylesheet beside this file. Hover never leaves the browser.
 """
 
 from __future__ import annotations
@@ -21,6 +21,15 @@ from ckptlab.widgets.pack import pack
 from ckptlab.widgets.still import png
 
 _HERE = Path(__file__).parent
+
+MODULE = "\n".join(
+    (_HERE / part).read_text(encoding="utf-8") for part in ("scene.js", "panel.js", "rows.js", "view.js")
+)
+"""The front end: one ES module, written in four parts that a reader can take one by one."""
+
+STYLE = (_HERE / "view.css").read_text(encoding="utf-8")
+"""Its stylesheet."""
+
 HINT = "Point at a rank or a tile: what belongs to it lights up. A click keeps it lit."
 _EMPTY = Scene("", (), (), "nothing to show")
 
@@ -53,8 +62,8 @@ class SceneView(anywidget.AnyWidget):
     `hint` is said below a mesh while nothing is pointed at.
     """
 
-    _esm = _HERE / "view.js"
-    _css = _HERE / "view.css"
+    _esm = MODULE
+    _css = STYLE
 
     header = traitlets.Dict().tag(sync=True)
     columns = traitlets.Bytes().tag(sync=True)
@@ -93,8 +102,8 @@ class SceneView(anywidget.AnyWidget):
         }
         page = _PAGE.format(
             title=escape(self._scene.title),
-            css=(_HERE / "view.css").read_text(),
-            module=(_HERE / "view.js").read_text(),
+            css=STYLE,
+            module=MODULE,
             # Words of a checkpoint must not be able to end the script.
             state=json.dumps(state).replace("<", "\\u003c"),
         )
