@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +62,21 @@ def main() -> None:
         raise SystemExit(130) from None
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ckptlab {version('ckptlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def ckptlab(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """See any sharded PyTorch checkpoint, foretell a load on another mesh, and run it."""
+
+
 @app.command()
 def show(
     path: PathArgument,
@@ -68,7 +84,7 @@ def show(
     find: Annotated[str, typer.Option(help="Only keys with this text, glob, or /regex/.")] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Show what is in a checkpoint: keys, shapes, dtypes, bytes, files, and who wrote them.
+    """Show the keys, shapes, bytes and files of a checkpoint.
 
     Example: ckptlab show runs/step-1000 --find '*.weight'
     """
@@ -137,7 +153,9 @@ def reshard(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Load a checkpoint on another mesh with real ranks: foretell, run, compare bit for bit.
+    """Load a checkpoint on another mesh with real ranks.
+
+    First it is foretold, then run, then every element is compared with what is stored.
 
     Example: ckptlab reshard runs/step-1000 --mesh 2x2 --placement "Replicate, Shard(0)"
     """
@@ -252,7 +270,9 @@ def lab(
     context: typer.Context,
     path: Annotated[str, typer.Argument(help="A folder to work in, or a checkpoint to open.")] = "",
 ) -> None:
-    """Open JupyterLab on the first notebook; every other option goes to JupyterLab.
+    """Open JupyterLab on the first notebook.
+
+    Options that are not its own go to JupyterLab.
 
     The notebooks are copied once into ckptlab-notebooks, where you may change them.
     Example: ckptlab lab --no-browser --port 8889

@@ -78,6 +78,12 @@ def test_a_users_mistake_is_one_line_and_status_2(saved, arguments, words):
     assert "Traceback" not in done.stderr
 
 
+def test_it_tells_its_version_and_its_commands():
+    assert run("--version").stdout.startswith("ckptlab 0.")
+    told = run("--help").stdout
+    assert all(command in told for command in ("show", "reshard", "lab"))
+
+
 def test_a_wrong_option_is_status_2_too(saved):
     assert run("show", saved, "--colour").returncode == 2
 
