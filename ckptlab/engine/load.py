@@ -76,7 +76,7 @@ def load(
         state = team.together("plan", lambda: expand(state_dict))
         leaves = team.together("plan", lambda: flatten(state))
         held = team.together("plan", lambda: _hold(leaves, team))
-        found = _agree(check(checkpoint.metadata, _wanted(leaves, held)), team)
+        found = _agree(team.tell("plan", lambda: check(checkpoint.metadata, _wanted(leaves, held))))
         team.together("plan", lambda: refuse(checkpoint.path, _errors(found, strict, dtype)))
         _say_casts(found)
         missing = {m.fqn for m in found if m.kind == "missing"}
@@ -95,13 +95,12 @@ def load(
         for fqn, value in objects.items():
             put(state, leaves[fqn].path, value)
         team.together("commit", lambda: hand_over(state_dict, state))
-    everywhere = {m.fqn for m in found if m.kind == "unexpected"}
     return LoadReport(
         checkpoint.path,
         team.rank,
         tuple(keys),
         tuple(sorted(missing & set(leaves))),
-        tuple(sorted(everywhere)),
+        tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
         counts.nbytes,
         counts.reads,
         counts.header_bytes,
@@ -121,9 +120,8 @@ def _wanted(leaves: Mapping[str, Leaf], held: Mapping[str, Held]) -> dict[str, W
     return {fqn: Wanted(held[fqn].holding.tensor if fqn in held else None) for fqn in leaves}
 
 
-def _agree(found: Sequence[Mismatch], team: Team) -> list[Mismatch]:
+def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
     """The findings of all ranks, each once; a key is unexpected only if no rank asks for it."""
-    told = team.gather(list(found))
     unexpected = set.intersection(*({m.fqn for m in theirs if m.kind == "unexpected"} for theirs in told))
     each = dict.fromkeys(m for theirs in told for m in theirs)
     return [m for m in each if m.kind != "unexpected" or m.fqn in unexpected]
