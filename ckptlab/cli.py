@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -122,12 +122,12 @@ def _record(node: Node) -> dict[str, Any]:
 def _keys_table(leaves: list[Node]) -> Table:
     table = _table("key", "shape", "dtype", ">bytes", ">chunks", "files")
     for node in leaves:
-        shape = " x ".join(map(str, node.shape)) if node.kind == "tensor" else ""
+        shape = (" x ".join(map(str, node.shape)) or "scalar") if node.kind == "tensor" else ""
+        files = " ".join(node.files)
+        if sys.stdout.isatty() and len(node.files) > 1:
+            files = f"{len(node.files)} files"
         dtype = node.dtype or "object"
-        table.add_row(
-            node.fqn, shape or ("scalar" if node.kind == "tensor" else ""), dtype, human_bytes(node.nbytes),
-            str(node.chunks), " ".join(node.files),
-        )  # fmt: skip
+        table.add_row(node.fqn, shape, dtype, human_bytes(node.nbytes), str(node.chunks), files)
     return table
 
 
@@ -335,8 +335,11 @@ def _console() -> Console:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
+        # In a narrow terminal a long key goes on in the next line, and every other column stays whole.
+        key = name == "key"
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
         table.add_column(
-            name.removeprefix(">"), justify="right" if name.startswith(">") else "left", no_wrap=name == "key"
+            name.removeprefix(">"), justify=justify, no_wrap=not key, overflow="fold" if key else "ellipsis"
         )
     return table
 
