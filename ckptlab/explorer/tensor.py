@@ -111,31 +111,20 @@ def held_panel(
     tensor: Tensor, layout: Layout, title: str, dims: tuple[int, int] | None = None, name: str = "target"
 ) -> Panel:
     """A tensor's distinct shards on a mesh, coloured by the lowest rank that holds each."""
-    shards = layout.shards(tensor.shape)
-    ndim = len(tensor.shape)
-    keys = np.concatenate([shards.boxes.offsets, shards.boxes.shapes], axis=1)
-    if ndim and len(keys):
-        unique, group = np.unique(keys, axis=0, return_inverse=True)
-    else:
-        unique, group = keys[:1], np.zeros(len(keys), np.int64)
-    boxes = Boxes(unique[:, :ndim], unique[:, ndim:])
-    order = np.lexsort((shards.rank, group.ravel()))
-    first = np.concatenate([[0], np.cumsum(np.bincount(group.ravel(), minlength=len(unique)))])
-    ranks = shards.rank[order]
-    lowest = ranks[first[:-1]]
+    found = layout.shards(tensor.shape).distinct()
+    boxes, copies = found.boxes, found.holders
     facts = [
         _box_fact(boxes),
         Fact("bytes", "bytes", boxes.numel * ITEMSIZE[tensor.dtype]),
-        _group_fact("wanted by", first, ranks),
+        _group_fact("wanted by", found.first, found.rank),
     ]
-    copies = np.diff(first)
     return _panel(
         name,
         title,
         tensor,
         boxes,
         dims,
-        _Tiles(lowest, first, ranks, facts),
+        _Tiles(found.rank[found.first[:-1]], found.first, found.rank, facts),
         count(len(boxes), "shard")
         + (f", each on {int(copies.max())} ranks" if len(copies) and copies.max() > 1 else ""),
     )

@@ -5,13 +5,14 @@ Pure geometry on the standard library and numpy. It knows no files, no torch and
 """
 
 from ckptlab.layout.box import Box, Boxes, Overlaps, overlaps
-from ckptlab.layout.layout import Layout, Shards
+from ckptlab.layout.layout import Distinct, Layout, Shards
 from ckptlab.layout.mesh import Mesh
 from ckptlab.layout.placement import Placement, Replicate, Shard, StridedShard, parse_placements
 
 __all__ = [
     "Box",
     "Boxes",
+    "Distinct",
     "Layout",
     "Mesh",
     "Overlaps",

@@ -44,6 +44,33 @@ class Shards:
         rows = np.flatnonzero(self.rank == rank)
         return Shards(self.rank[rows], self.boxes.take(rows), self.local[rows])
 
+    def distinct(self) -> Distinct:
+        """Each box once, in the order of offsets and shapes, with the ranks that hold it."""
+        keys = np.concatenate([self.boxes.offsets, self.boxes.shapes], axis=1)
+        if keys.shape[1]:
+            unique, group = np.unique(keys, axis=0, return_inverse=True)
+        else:
+            unique, group = keys[:1], np.zeros(len(keys), np.int64)
+        order = np.lexsort((self.rank, group.ravel()))
+        count = np.bincount(group.ravel(), minlength=len(unique))
+        ndim = self.boxes.ndim
+        first = np.concatenate([[0], np.cumsum(count)])
+        return Distinct(Boxes(unique[:, :ndim], unique[:, ndim:]), first, self.rank[order])
+
+
+@dataclass(frozen=True, eq=False)
+class Distinct:
+    """The different boxes of a tensor; box i is held by `rank[first[i]:first[i + 1]]`, ascending."""
+
+    boxes: Boxes
+    first: Ints
+    rank: Ints
+
+    @property
+    def holders(self) -> Ints:
+        """How many ranks hold each box."""
+        return np.diff(self.first)
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout import Boxes, Shards, overlaps
+from ckptlab.layout import Boxes, Distinct, Shards, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Tensor
 from ckptlab.plan.holding import Holding
@@ -49,7 +49,7 @@ def plan_save(held: Sequence[Holding], world: int) -> SavePlan:
     >>> plan.writes[0].writer.tolist(), plan.bytes_by_rank.tolist()
     ([0, 1], [16, 16, 0, 0])
     """
-    distinct: dict[int, _Distinct] = {}
+    distinct: dict[int, Distinct] = {}
     parts = []
     for holding in held:
         # Tensors of one shape under one layout share their shards, so they are told apart once.
@@ -77,33 +77,10 @@ def plan_save(held: Sequence[Holding], world: int) -> SavePlan:
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Distinct:
-    """The distinct boxes of one tensor; box i is held by `rank[first[i]:first[i + 1]]`, ascending."""
-
-    boxes: Boxes
-    first: Ints
-    rank: Ints
-
-    @property
-    def holders(self) -> Ints:
-        return np.diff(self.first)
-
-
-def _distinct(holding: Holding) -> _Distinct:
-    shards = holding.shards
-    keys = np.concatenate([shards.boxes.offsets, shards.boxes.shapes], axis=1)
-    if keys.shape[1]:
-        unique, group = np.unique(keys, axis=0, return_inverse=True)
-    else:
-        unique, group = keys[:1], np.zeros(len(keys), np.int64)
-    order = np.lexsort((shards.rank, group.ravel()))
-    count = np.bincount(group.ravel(), minlength=len(unique))
-    ndim = shards.boxes.ndim
-    boxes = Boxes(unique[:, :ndim], unique[:, ndim:])
-    _check_cover(holding.tensor, boxes, shards)
-    first = np.concatenate([[0], np.cumsum(count)])
-    return _Distinct(boxes, first, shards.rank[order])
+def _distinct(holding: Holding) -> Distinct:
+    found = holding.shards.distinct()
+    _check_cover(holding.tensor, found.boxes, holding.shards)
+    return found
 
 
 def _check_cover(tensor: Tensor, boxes: Boxes, shards: Shards) -> None:
