@@ -74,13 +74,13 @@ def _pickled(fqn: str, value: object) -> bytes:
     return buffer.getvalue()
 
 
-def agree(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> Agreed:
+def agree(mine: Offer, team: Team) -> Agreed:
     """What the whole team saves.
 
     Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
     """
     layouts = {fqn: held.layout for fqn, held in mine.held.items() if held.layout is not None}
-    all_told = team.tell("plan", lambda: _tell(mine, leaves, team))
+    all_told = team.tell("plan", lambda: _tell(mine, team))
     _refuse_different(all_told, mine.objects, team)
     first = all_told[0]
     if all(other.digest == first.digest for other in all_told):
@@ -108,7 +108,7 @@ def agree(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> Agreed:
     return Agreed(tuple(merge(parts) for parts in merged.values()), objects, paths, layouts)
 
 
-def _tell(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> _Told:
+def _tell(mine: Offer, team: Team) -> _Told:
     digest = hashlib.blake2b(digest_size=16)
     for fqn, held in mine.held.items():
         shards = held.holding.shards
@@ -118,9 +118,9 @@ def _tell(mine: Offer, leaves: Mapping[str, Leaf], team: Team) -> _Told:
     digest.update(repr([(fqn, mine.paths[fqn]) for fqn in mine.objects]).encode())
     plain = {}
     if team.world > 1:
-        for fqn, leaf in leaves.items():
-            if fqn in mine.held and mine.held[fqn].plain:
-                plain[fqn] = crc32(memory_of(on_cpu(leaf.value)))
+        for fqn, held in mine.held.items():
+            if held.plain:
+                plain[fqn] = crc32(memory_of(on_cpu(held.memory[0])))
     objects = {fqn: (len(data), crc32(data)) for fqn, data in mine.objects.items()}
     return _Told(digest.digest(), objects, plain)
 

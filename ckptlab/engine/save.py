@@ -74,7 +74,7 @@ def save(
     with trace.phase("plan"):
         leaves = team.together("plan", lambda: flatten(expand(state_dict)))
         mine = team.together("plan", lambda: offer(leaves, team))
-        agreed = agree(mine, leaves, team)
+        agreed = agree(mine, team)
         generation, save_id = team.first("plan", lambda: _prepare(files, overwrite))
         plan = plan_save(agreed.held, max(team.ranks) + 1)
         metadata, jobs, total = _place(agreed, plan, team, generation, save_id)

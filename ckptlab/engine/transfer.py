@@ -91,9 +91,10 @@ class Source:
         payload = self._found[chunk]
         direct = into.device.type == "cpu" and str(into.dtype) == f"torch.{payload.dtype}"
         target = into if direct else torch.empty(box.shape, dtype=getattr(torch, payload.dtype))
-        self._copy(chunk, payload, box, target)
+        run = _run(payload, box)
+        self._copy(chunk, payload, box, run, target)
         nbytes = box.numel * reads.itemsize
-        whole = nbytes == payload.nbytes and _run(payload, box) == 0
+        whole = nbytes == payload.nbytes and run == 0
         if whole or verify:
             self._check(reads.row, chunk, payload, target if whole and target.is_contiguous() else None)
         if not direct:
@@ -120,10 +121,9 @@ class Source:
         whole: torch.Tensor = tensor
         return whole
 
-    def _copy(self, chunk: int, payload: Payload, box: Box, target: torch.Tensor) -> None:
+    def _copy(self, chunk: int, payload: Payload, box: Box, run: int | None, target: torch.Tensor) -> None:
         size = target.element_size()
         name, base = self._place(chunk)
-        run = _run(payload, box)
         if run is not None and target.is_contiguous():
             self.files.read_into(name, base + payload.start + run * size, memory_of(target))
             return

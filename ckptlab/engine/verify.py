@@ -63,10 +63,7 @@ def verify_loaded(
         for fqn, held in wanted.items():
             for i in range(len(held.mine)):
                 box = held.mine.boxes[i]
-                corner = held.mine.local[i].tolist()
-                local = held.memory[i][
-                    tuple(slice(o, o + n) for o, n in zip(corner, box.shape, strict=True))
-                ].cpu()
+                local = held.piece_of(box).cpu()
                 stored = _stored(checkpoint, fqn, box.slices, box.shape)
                 elements += box.numel
                 if stored is None or not _same_bits(stored, local):

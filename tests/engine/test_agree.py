@@ -50,7 +50,7 @@ def test_a_pending_sum_is_refused(ranks4, tmp_path):
 def test_one_process_agrees_with_itself():
     leaves = flatten({"w": torch.ones(2, 3), "n": {"step": 4}})
     team = Team.of()
-    found = agree(offer(leaves, team), leaves, team)
+    found = agree(offer(leaves, team), team)
     assert [h.tensor.fqn for h in found.held] == ["w"]
     assert list(found.objects) == ["n.step"]
     assert found.paths == {"w": ("w",), "n.step": ("n", "step")}
