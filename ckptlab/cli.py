@@ -29,7 +29,7 @@ from ckptlab.explorer.scenes import stored_scene
 from ckptlab.explorer.traffic import summary
 from ckptlab.layout import Layout
 from ckptlab.live.first import ASKED
-from ckptlab.metadata import human_bytes
+from ckptlab.metadata import human_bytes, human_shape
 from ckptlab.plan.forecast import Forecast, forecast
 from ckptlab.plan.holding import holdings
 from ckptlab.storage import Checkpoint, open_checkpoint
@@ -122,7 +122,7 @@ def _record(node: Node) -> dict[str, Any]:
 def _keys_table(leaves: list[Node]) -> Table:
     table = _table("key", "shape", "dtype", ">bytes", ">chunks", "files")
     for node in leaves:
-        shape = (" x ".join(map(str, node.shape)) or "scalar") if node.kind == "tensor" else ""
+        shape = human_shape(node.shape) if node.kind == "tensor" else ""
         files = " ".join(node.files)
         if sys.stdout.isatty() and len(node.files) > 1:
             files = f"{len(node.files)} files"

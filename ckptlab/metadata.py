@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -114,6 +114,11 @@ class Metadata:
         """Where the chunks of tensor `row` stand in the chunk columns."""
         return slice(int(self.chunks.first[row]), int(self.chunks.first[row + 1]))
 
+    def chunk_writers(self, row: int) -> Ints:
+        """The rank that wrote each chunk of tensor `row` (-1 if nobody knows)."""
+        files = self.chunks.file[self.chunk_rows(row)]
+        return np.array(self.writers, np.int64)[files]
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors, each element counted once."""
@@ -124,6 +129,11 @@ def near(name: str, names: Mapping[str, object] | list[str]) -> str:
     """`; did you mean ...?`, for an error about a name that is not among `names`."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def human_shape(shape: Sequence[int]) -> str:
+    """A shape as people read it: `1003 x 96`, `7`, `scalar`."""
+    return " x ".join(map(str, shape)) or "scalar"
 
 
 def human_bytes(n: int) -> str:

@@ -22,17 +22,12 @@ def check_writer(metadata: Metadata, fqn: str, element: tuple[int, ...], answer:
     boxes = metadata.boxes(row)
     one = Box(element, (1,) * len(element))
     inside = next(i for i in range(len(boxes)) if (boxes[i] & one).numel)
-    writer = _writer(metadata, row, inside)
-    if answer == writer:
-        return f"Right: {boxes[inside]} was written by rank {writer}."
-    wrote = [boxes[i] for i in range(len(boxes)) if _writer(metadata, row, i) == answer]
+    writers = metadata.chunk_writers(row).tolist()
+    if answer == writers[inside]:
+        return f"Right: {boxes[inside]} was written by rank {answer}."
+    wrote = [boxes[i] for i, rank in enumerate(writers) if rank == answer]
     what = f"it wrote {wrote[0]}" if wrote else "it wrote nothing of this tensor"
     return f"No: rank {answer} did not; {what}. Point at the tile that holds {list(element)}."
-
-
-def _writer(metadata: Metadata, row: int, box: int) -> int:
-    chunk = metadata.chunk_rows(row).start + box
-    return metadata.writers[int(metadata.chunks.file[chunk])]
 
 
 def check_bytes(metadata: Metadata, layout: Layout, rank: int, answer: int | None) -> str:

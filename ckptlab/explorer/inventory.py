@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -91,19 +91,7 @@ def _branch(name: str, fqn: str, below: dict[str, object]) -> Node:
     children = []
     for part, inner in below.items():
         if isinstance(inner, Node):
-            children.append(
-                Node(
-                    part,
-                    inner.fqn,
-                    inner.kind,
-                    inner.nbytes,
-                    1,
-                    inner.chunks,
-                    inner.files,
-                    inner.dtype,
-                    inner.shape,
-                )
-            )
+            children.append(replace(inner, name=part))
         else:
             assert isinstance(inner, dict)
             children.append(_branch(part, f"{fqn}.{part}".removeprefix("."), inner))

@@ -11,6 +11,7 @@ import numpy as np
 
 from ckptlab.explorer.inventory import Node, Row
 from ckptlab.explorer.scene import CLOSED, LEAF, NEUTRAL, OPEN, Fact, Marks, Panel, Tree, count, words
+from ckptlab.metadata import human_shape
 
 MOST = 400
 """Lines that are shown at once; more are told of, to be searched for."""
@@ -21,9 +22,7 @@ def keys_panel(rows: Sequence[Row], chosen: str = "") -> Panel:
     shown = rows[:MOST]
     nodes = [row.node for row in shown]
     facts = (
-        words(
-            "shape", ["" if n.kind != "tensor" else " x ".join(map(str, n.shape)) or "scalar" for n in nodes]
-        ),
+        words("shape", [human_shape(n.shape) if n.kind == "tensor" else "" for n in nodes]),
         words("dtype", [n.dtype if n.kind != "branch" else "" for n in nodes]),
         Fact("bytes", "bytes", np.array([n.nbytes for n in nodes], np.int64)),
         Fact("chunks", "count", np.array([n.chunks for n in nodes], np.int64)),

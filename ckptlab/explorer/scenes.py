@@ -80,7 +80,7 @@ def _writers_mesh(metadata: Metadata) -> Layout:
 def _stored_owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int, int]:
     """For each rank of the mesh, the rank that wrote what it held (the first, if it held several chunks)."""
     row = metadata.rows[fqn]
-    writer = np.array(metadata.writers, np.int64)[metadata.chunks.file[metadata.chunk_rows(row)]]
+    writer = metadata.chunk_writers(row)
     shards = layout.shards(metadata.tensors[row].shape)
     meet = overlaps(shards.boxes, metadata.boxes(row))
     owners: dict[int, int] = {}

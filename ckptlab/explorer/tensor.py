@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel, count
 from ckptlab.layout import Boxes, Layout, overlaps
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, human_shape
 
 MANY = 64
 """Tiles beyond which none is labelled."""
@@ -84,7 +84,7 @@ def stored_panel(
     row = metadata.rows[metadata.tensor(fqn).fqn]
     tensor, boxes, rows = metadata.tensors[row], metadata.boxes(row), metadata.chunk_rows(row)
     file = metadata.chunks.file[rows]
-    writer = np.array(metadata.writers, np.int64)[file]
+    writer = metadata.chunk_writers(row)
     layout = metadata.layouts.get(fqn)
     first, ranks = _holders(boxes, writer, layout, tensor)
     facts = [
@@ -161,7 +161,7 @@ def _panel(
         labels,
         tuple(tiles.facts),
     )
-    shape = " x ".join(map(str, tensor.shape)) or "scalar"
+    shape = human_shape(tensor.shape)
     flat = [d for d in range(len(tensor.shape)) if d not in (plane.y, plane.x)]
     unseen = f" Not drawn: {'dim' if len(flat) == 1 else 'dims'} {', '.join(map(str, flat))}." if flat else ""
     caption = f"{tensor.dtype}, {shape}: {said}.{unseen}"

@@ -5,7 +5,6 @@ Panels and their wiring. What they show is decided in `explorer.session`.
 
 from __future__ import annotations
 
-import base64
 import os
 from html import escape
 from pathlib import Path
@@ -20,8 +19,7 @@ from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, fade, heading
 from ckptlab.widgets.run import RunPanel
-from ckptlab.widgets.still import png
-from ckptlab.widgets.view import SceneView
+from ckptlab.widgets.view import SceneView, with_picture
 
 _GAP = "12px"
 
@@ -151,10 +149,9 @@ class Explorer(ui.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         bundle: dict[str, Any] = dict(super()._repr_mimebundle_(**kwargs) or {})
-        bundle["text/plain"] = repr(self)
         if self.session.fqn:
-            bundle["image/png"] = base64.b64encode(png(self.session.stored_scene())).decode()
-        return bundle
+            bundle = with_picture(bundle, self.session.stored_scene())
+        return {**bundle, "text/plain": repr(self)}
 
 
 def explore(checkpoint: str | os.PathLike[str] | Checkpoint) -> Explorer:
