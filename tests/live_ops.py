@@ -48,15 +48,21 @@ def raises_on(context, rank):
     dist.barrier()
 
 
-def leaves_neighbours(context, rank):
-    """The rank goes, and a moment later; its neighbours complain first."""
+def leaves_neighbours(context, rank, folder):
+    """The rank leaves the group and fails only when all its neighbours have complained of that."""
     import torch.distributed as dist
 
     if context.rank == rank:
         dist.destroy_process_group()
-        time.sleep(0.1)
+        until = time.monotonic() + 30
+        while len(list(folder.iterdir())) < context.world - 1 and time.monotonic() < until:
+            time.sleep(0.01)
         raise ZeroDivisionError("the cause")
-    dist.barrier()
+    try:
+        dist.barrier()
+    except RuntimeError:
+        (folder / f"complained-{context.rank}").touch()
+        raise
 
 
 def mismatch(context):

@@ -82,9 +82,9 @@ def test_a_rank_that_raises_is_named_with_its_traceback(four):
     assert four.run(ops.total) == [[10.0] * 3] * 4
 
 
-def test_the_cause_is_blamed_not_the_neighbours_complaint(four):
+def test_the_cause_is_blamed_not_the_neighbours_complaint(four, tmp_path):
     with pytest.raises(RankError, match="rank 1 failed: ZeroDivisionError") as caught:
-        four.run(ops.leaves_neighbours, 1)
+        four.run(ops.leaves_neighbours, 1, tmp_path)
     assert "losed by peer" in "".join(caught.value.problems[1:])
 
 
