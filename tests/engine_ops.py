@@ -23,7 +23,7 @@ import ckptlab
 from ckptlab.engine.load import LoadReport
 from ckptlab.engine.ranks import Team
 from ckptlab.errors import CheckpointError, MismatchError, PathError
-from ckptlab.storage.files import LocalFiles
+from ckptlab.storage.local import LocalFiles
 
 
 def stock_save(state, path):

@@ -86,7 +86,7 @@ def load(
     counts = Counts()
     with (
         trace.phase("read", int(plan.nbytes.sum())),
-        Source(checkpoint.metadata, checkpoint.files, trace, counts) as source,
+        Source(checkpoint, trace, counts) as source,
     ):
         others = [fqn for fqn in keys if fqn not in held]
         objects = team.together("read", lambda: _ready(checkpoint, plan, source, others))
@@ -169,6 +169,8 @@ def _fill(source: Source, plan: LoadPlan, held: Sequence[Held], verify: bool) ->
 
 
 def _object(checkpoint: Checkpoint, fqn: str) -> Any:
+    if checkpoint.values is not None:
+        return checkpoint.values[fqn]
     extent = checkpoint.metadata.objects[fqn]
     data = checkpoint.files.read(checkpoint.metadata.files[extent.file], extent.start, extent.length)
     try:

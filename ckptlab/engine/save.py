@@ -10,7 +10,6 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,10 @@ from ckptlab.metadata import ChunkColumns, Extent, Metadata
 from ckptlab.plan.save import SavePlan, plan_save
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
-from ckptlab.storage.files import Files, LocalFiles
+from ckptlab.storage.files import Files
 from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_layouts
 from ckptlab.storage.template import template
+from ckptlab.storage.where import files_at
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def save(
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
-    files = LocalFiles(os.fspath(path))
+    files = files_at(path)
     with trace.phase("plan"):
         leaves = team.together("plan", lambda: flatten(expand(state_dict)))
         mine = team.together("plan", lambda: offer(leaves, team))
@@ -87,10 +87,7 @@ def save(
 
 def _prepare(files: Files, overwrite: bool) -> tuple[str, str]:
     """Make the directory; an older checkpoint in it makes this save a new generation."""
-    root = Path(files.root)
-    if root.exists() and not root.is_dir():
-        raise PathError(f"{files.root} is a file; a checkpoint is a directory", [files.root])
-    root.mkdir(parents=True, exist_ok=True)
+    files.make()
     old = METADATA_FILE in files.names()
     if old and not overwrite:
         raise PathError(

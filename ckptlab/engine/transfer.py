@@ -21,6 +21,7 @@ from ckptlab.events import Trace
 from ckptlab.layout import Box
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
+from ckptlab.storage.checkpoint import Checkpoint
 from ckptlab.storage.files import Files
 from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import Payload, locate, stored_crc
@@ -46,8 +47,7 @@ class Counts:
 class Source:
     """Chunks of one checkpoint, ready to be read; use as a context manager."""
 
-    metadata: Metadata
-    files: Files
+    checkpoint: Checkpoint
     trace: Trace
     counts: Counts = field(default_factory=Counts)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -55,6 +55,16 @@ class Source:
     _found: dict[int, Payload] = field(default_factory=dict)
     _decoded: dict[int, torch.Tensor] = field(default_factory=dict)
     _sound: set[int] = field(default_factory=set)
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the checkpoint says of itself."""
+        return self.checkpoint.metadata
+
+    @property
+    def files(self) -> Files:
+        """Where its bytes are."""
+        return self.checkpoint.files
 
     def __enter__(self) -> Source:
         return self
@@ -69,6 +79,9 @@ class Source:
         tensor = self.metadata.tensors[reads.row]
         first = int(self.metadata.chunks.first[reads.row])
         for chunk in np.unique(reads.chunk).tolist():
+            if self.checkpoint.payloads is not None:
+                self._found[chunk] = self.checkpoint.payloads[chunk]
+                continue
             shape = tuple(boxes.shapes[chunk - first].tolist())
             length = int(self.metadata.chunks.length[chunk])
             where = self._where(reads.row, chunk)
@@ -95,7 +108,7 @@ class Source:
         self._copy(chunk, payload, box, run, target)
         nbytes = box.numel * reads.itemsize
         whole = nbytes == payload.nbytes and run == 0
-        if whole or verify:
+        if (whole or verify) and self.checkpoint.payloads is None:
             self._check(reads.row, chunk, payload, target if whole and target.is_contiguous() else None)
         if not direct:
             into.copy_(target)

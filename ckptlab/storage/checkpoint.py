@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -18,8 +19,10 @@ import numpy as np
 from ckptlab.errors import CorruptError, PathError
 from ckptlab.metadata import Metadata, human_bytes
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
-from ckptlab.storage.files import Files, LocalFiles
+from ckptlab.storage.files import Files
 from ckptlab.storage.sidecar import layout_file, read_layouts
+from ckptlab.storage.torch_save import Payload
+from ckptlab.storage.where import files_at
 
 Format = Literal["dcp"]
 
@@ -43,12 +46,18 @@ class FileProblem:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Checkpoint:
-    """A checkpoint that was opened: what it says of itself, and the files that hold its bytes."""
+    """A checkpoint that was opened: what it says of itself, and the files that hold its bytes.
+
+    `payloads[i]` is where the elements of chunk row i lie within it, and `values` are the objects, if
+    opening told so; None where each chunk and each object must be looked at.
+    """
 
     path: str
     format: Format
     metadata: Metadata
     files: Files
+    payloads: Sequence[Payload] | None = None
+    values: Mapping[str, object] | None = None
 
     def check_files(self) -> list[FileProblem]:
         """Every data file that is missing or too short for what it should hold; no data is read."""
@@ -106,7 +115,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     root = Path(path)
     if not root.is_dir():
         raise PathError(_not_a_directory(root), [os.fspath(path)])
-    files = LocalFiles(root)
+    files = files_at(root)
     names = files.names()
     if METADATA_FILE not in names:
         raise PathError(f"{root} {_without_metadata(root, names)}", [os.fspath(path)])

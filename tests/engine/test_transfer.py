@@ -73,7 +73,7 @@ def read(checkpoint, box, into, verify=False):
     corner = np.zeros((1, 3), np.int64)
     want = Holding(Tensor("w", "int16", SHAPE), Shards(np.zeros(1, int), Boxes.of([box]), corner))
     (reads,) = plan_load(checkpoint.metadata, [want]).reads
-    with Source(checkpoint.metadata, checkpoint.files, Trace()) as source:
+    with Source(checkpoint, Trace()) as source:
         source.find(reads)
         source.read(reads, 0, into, verify)
     return source.counts

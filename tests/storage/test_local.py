@@ -4,8 +4,9 @@ import threading
 import pytest
 
 from ckptlab.errors import CorruptError
-from ckptlab.storage import files as module
-from ckptlab.storage.files import LocalFiles, inside
+from ckptlab.storage import local as module
+from ckptlab.storage.files import inside
+from ckptlab.storage.local import LocalFiles
 
 
 @pytest.fixture

@@ -1,0 +1,229 @@
+"""The files of a local directory.
+
+It knows no format: not what a name means, nor what the bytes are.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ckptlab.errors import CorruptError, PathError
+from ckptlab.storage.files import Buffer, Writer, inside
+
+_IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
+_OPEN_FILES = 64
+_SMALL = 1 << 20
+
+
+class LocalFiles:
+    """The files of a local directory, which need not exist before something is written.
+
+    Up to 64 files stay open for reading until `close`. Safe from several threads, as long as
+    nobody closes, replaces or removes what another is reading.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root: str = os.fspath(root)
+        self._open: dict[str, int] = {}
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._open)
+
+    def make(self) -> None:
+        """Create the directory; `PathError` if something else is there."""
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise PathError(f"{self.root} is a file; a checkpoint is a directory", [self.root]) from error
+
+    def names(self) -> tuple[str, ...]:
+        """Every file directly under the root, sorted; none if there is no such directory."""
+        try:
+            with os.scandir(self.root) as entries:
+                return tuple(sorted(entry.name for entry in entries if entry.is_file()))
+        except FileNotFoundError:
+            return ()
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; `CorruptError` if it is missing."""
+        try:
+            return self._path(name).stat().st_size
+        except OSError as error:
+            raise CorruptError(f"{self._path(name)}: {error.strerror}", [name]) from error
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
+        if length <= _SMALL:
+            with self._reading(name, start, length) as file:
+                data = os.pread(file, length, start)
+            if len(data) == length:
+                return data
+        # The size says whether there is so much before memory is taken for it.
+        self._require(name, start, length)
+        whole = bytearray(length)
+        self.read_into(name, start, memoryview(whole))
+        return bytes(whole)
+
+    def read_into(self, name: str, start: int, into: memoryview) -> None:
+        """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
+        done, length = 0, into.nbytes
+        if not length:
+            return
+        target = into.cast("B")
+        with self._reading(name, start, length) as file:
+            while done < length:
+                got = os.preadv(file, [target[done:]], start + done)
+                if not got:
+                    self._require(name, start, length)
+                    raise CorruptError(f"{self._path(name)}: changed while it was read", [name])
+                done += got
+
+    @contextmanager
+    def view(self, name: str) -> Iterator[memoryview]:
+        """The whole file, mapped, read-only."""
+        with self._reading(name, 0, 0) as file:
+            size = os.fstat(file).st_size
+            mapped = mmap.mmap(file, size, prot=mmap.PROT_READ) if size else None
+        view = memoryview(mapped if mapped is not None else b"")
+        try:
+            yield view
+        finally:
+            # Whoever still holds a slice keeps the mapping alive; it goes when they let go.
+            with suppress(BufferError):
+                view.release()
+                if mapped is not None:
+                    mapped.close()
+
+    @contextmanager
+    def create(self, name: str, size: int = 0) -> Iterator[Writer]:
+        """An empty file to write, its `size` bytes of disk reserved if that is known beforehand."""
+        self._forget(name)
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        try:
+            if size:
+                _reserve(file, size)
+            yield _LocalWriter(file)
+        finally:
+            os.close(file)
+
+    def publish(self, name: str, data: bytes, sync: bool) -> None:
+        """Put a whole file in place in one step, over an old one if there is one."""
+        self._forget(name)
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name.removeprefix('.')}.{uuid.uuid4().hex}.tmp")
+        try:
+            with beside.open("xb") as file:
+                file.write(data)
+                if sync:
+                    file.flush()
+                    os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+        if sync:
+            _sync_directory(path.parent)
+
+    def remove(self, name: str) -> None:
+        """Delete a file; nothing happens if there is none."""
+        self._forget(name)
+        self._path(name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close what is open; reading again opens it again."""
+        with self._lock:
+            _close_all(self._open)
+
+    def _path(self, name: str) -> Path:
+        return Path(self.root, inside(name, self.root))
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            if name in self._open:
+                os.close(self._open.pop(name))
+
+    def _require(self, name: str, start: int, length: int) -> None:
+        size = self.size(name)
+        if start + length > size:
+            raise CorruptError(
+                f"{self._path(name)}: wanted bytes {start} to {start + length}, but it has only {size}",
+                [name],
+            )
+
+    @contextmanager
+    def _reading(self, name: str, start: int, length: int) -> Iterator[int]:
+        """The open file, for one call; says which bytes were wanted if there is no such file."""
+        if min(start, length) < 0:
+            raise CorruptError(f"{self._path(name)}: {length} bytes from byte {start} make no sense", [name])
+        passing = False
+        try:
+            with self._lock:
+                file = self._open.get(name)
+                if file is None:
+                    file = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+                    passing = len(self._open) >= _OPEN_FILES
+                    if not passing:
+                        self._open[name] = file
+            yield file
+        except OSError as error:
+            raise CorruptError(
+                f"{self._path(name)}: cannot read bytes {start} to {start + length}: {error.strerror}", [name]
+            ) from error
+        finally:
+            if passing and file is not None:
+                os.close(file)
+
+    def __repr__(self) -> str:
+        return f"LocalFiles({self.root!r})"
+
+
+class _LocalWriter:
+    def __init__(self, file: int) -> None:
+        self._file = file
+
+    def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        rest = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
+        rest.reverse()
+        while rest:
+            batch = rest[: -_IOV_MAX - 1 : -1]
+            done = os.pwritev(self._file, batch, offset)
+            offset += done
+            while rest and done >= rest[-1].nbytes:
+                done -= rest.pop().nbytes
+            if done:
+                rest[-1] = rest[-1][done:]
+
+    def sync(self) -> None:
+        os.fsync(self._file)
+
+
+def _reserve(file: int, size: int) -> None:
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        # Reserving is a favour to the disk; only a full disk is worth failing for, and early.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _close_all(opened: dict[str, int]) -> None:
+    while opened:
+        os.close(opened.popitem()[1])
