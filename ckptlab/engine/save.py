@@ -70,10 +70,23 @@ def save(
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
+    with trace.phase("plan"):
+        mine = team.together("plan", lambda: offer(flatten(expand(state_dict)), team))
+    return save_offer(mine, path, team, trace, overwrite=overwrite, sync=sync)
+
+
+def save_offer(
+    mine: Offer,
+    path: str | os.PathLike[str],
+    team: Team,
+    trace: Trace,
+    *,
+    overwrite: bool = True,
+    sync: bool = True,
+) -> SaveReport:
+    """Save what each rank offers; the same as `save`, with the state told apart already."""
     files = files_at(path)
     with trace.phase("plan"):
-        leaves = team.together("plan", lambda: flatten(expand(state_dict)))
-        mine = team.together("plan", lambda: offer(leaves, team))
         agreed = agree(mine, team)
         generation, save_id = team.first("plan", lambda: _prepare(files, overwrite))
         plan = plan_save(agreed.held, max(team.ranks) + 1)
