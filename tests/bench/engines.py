@@ -1,0 +1,170 @@
+"""Saves and loads to compare, as one rank runs them: stock DCP, ckptlab, and the limit.
+
+The limit moves the same bytes between the same memory and files with the fewest calls: for a save
+`fallocate`, `pwritev` and, if asked, `fsync`; for a load `preadv` into the target where the wanted
+bytes are one run, else a copy out of a mapped file.
+"""
+
+import mmap
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as stock_dcp
+
+from ckptlab import engine
+from ckptlab.engine.state import blank, device_mesh
+from ckptlab.layout import Layout
+from ckptlab.plan.holding import Holding, fitted
+from ckptlab.plan.load import plan_load
+from ckptlab.storage import open_checkpoint
+from ckptlab.storage.torch_save import locate
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def state_on(tensors, layout, fill):
+    """The tensors as DTensors under a layout, each element of another value if `fill`."""
+    mesh = device_mesh(layout.mesh, "cpu") if dist.is_initialized() and layout.mesh.size > 1 else None
+    state = {}
+    torch.manual_seed(dist.get_rank() if mesh else 0)
+    for tensor in tensors:
+        if mesh is None:
+            made = torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype))
+        else:
+            made = blank(tensor, fitted(layout, tensor.shape), mesh, "cpu")
+        if fill:
+            local = made.to_local() if mesh else made
+            local.view(-1).view(torch.uint8).random_(0, 255)
+        state[tensor.fqn] = made
+    return state
+
+
+def stock_save(path, sync):
+    def run(state):
+        writer = stock_dcp.FileSystemWriter(path, sync_files=sync, overwrite=True)
+        stock_dcp.save(state, storage_writer=writer, no_dist=_alone())
+
+    return run
+
+
+def our_save(path, sync):
+    return lambda state: engine.save(state, path, sync=sync)
+
+
+def stock_load(path):
+    return lambda state: stock_dcp.load(state, checkpoint_id=path, no_dist=_alone())
+
+
+def our_load(path):
+    return lambda state: engine.load(state, path)
+
+
+def save_limit(state, like, path, sync):
+    """The bytes that this rank wrote to the checkpoint `like`, from its own memory, without wrapping."""
+    saved = open_checkpoint(like).metadata
+    rank = dist.get_rank()
+    pieces = []
+    for row, tensor in enumerate(saved.tensors):
+        boxes, writers = saved.boxes(row), saved.chunk_writers(row)
+        for i in np.flatnonzero(writers == rank).tolist():
+            held = engine.state.hold(tensor.fqn, state[tensor.fqn], rank, range(dist.get_world_size()))
+            pieces.append(_bytes(held.piece_of(boxes[i])))
+    total = sum(p.nbytes for p in pieces)
+
+    def run(_):
+        if total:
+            file = os.open(Path(path, f"limit-{rank}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.posix_fallocate(file, 0, total)
+            at = 0
+            for i in range(0, len(pieces), 1000):
+                at += _write(file, pieces[i : i + 1000], at)
+            if sync:
+                os.fsync(file)
+            os.close(file)
+
+    return run
+
+
+def _write(file, batch, at):
+    done = 0
+    rest = list(batch)
+    while rest:
+        wrote = os.pwritev(file, rest, at + done)
+        done += wrote
+        while rest and wrote >= rest[0].nbytes:
+            wrote -= rest.pop(0).nbytes
+        if wrote:
+            rest[0] = rest[0][wrote:]
+    return done
+
+
+def load_limit(state, path):
+    """The bytes that this rank wants of a checkpoint, found beforehand, read into its own memory."""
+    checkpoint = open_checkpoint(path)
+    saved, rank = checkpoint.metadata, dist.get_rank()
+    runs, boxes = [], []
+    for fqn, value in state.items():
+        held = engine.state.hold(fqn, value, rank, range(dist.get_world_size()))
+        row = saved.rows[fqn]
+        tensor, chunks = saved.tensors[row], saved.boxes(row)
+        reads = plan_load(saved, [Holding(tensor, held.mine)]).reads[0]
+        for i in range(len(reads)):
+            chunk = int(reads.chunk[i])
+            name, base = saved.files[saved.chunks.file[chunk]], int(saved.chunks.start[chunk])
+            shape = chunks[chunk - int(saved.chunks.first[row])].shape
+            payload = locate(
+                lambda at, n, name=name, base=base: checkpoint.files.read(name, base + at, n),
+                int(saved.chunks.length[chunk]), tensor.dtype, shape, fqn,
+            )  # fmt: skip
+            target = held.piece(int(reads.want[i]), reads.target_box(i))
+            source = reads.source_box(i)
+            whole_rows = source.shape[1:] == shape[1:] and target.is_contiguous()
+            if whole_rows:
+                at = base + payload.start + source.offset[0] * payload.strides[0] * target.element_size()
+                runs.append((name, at, _bytes(target)))
+            else:
+                boxes.append((name, base + payload.start, shape, source.slices, target))
+    names = sorted({name for name, *_ in runs + boxes})
+
+    def run(_):
+        files = {name: os.open(Path(path, name), os.O_RDONLY) for name in names}
+        for name, at, into in runs:
+            done = 0
+            while done < into.nbytes:
+                done += os.preadv(files[name], [into[done:]], at + done)
+        views = {}
+        for name, at, shape, slices, target in boxes:
+            if name not in views:
+                views[name] = mmap.mmap(files[name], 0, prot=mmap.PROT_READ)
+            into = target.view(_BITS[target.element_size()]).numpy()
+            np.copyto(into, np.ndarray(shape, into.dtype, views[name], at)[slices])
+        for file in files.values():
+            os.close(file)
+
+    return run
+
+
+def layout_of(words):
+    """`world:mesh:placements`, as `4:2,2:Shard(0), Shard(1)`."""
+    mesh, _, placements = words.partition(":")
+    return Layout.parse(mesh, placements)
+
+
+def emptied(path):
+    """An empty directory, made by rank 0."""
+    if dist.get_rank() == 0:
+        shutil.rmtree(path, ignore_errors=True)
+        Path(path).mkdir(parents=True)
+    dist.barrier()
+
+
+def _alone():
+    return dist.get_world_size() == 1
+
+
+def _bytes(tensor):
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().data.cast("B")
