@@ -37,6 +37,10 @@ class LayoutError(CheckpointError, ValueError):
     """A mesh, a placement or a shape does not make sense, alone or together."""
 
 
+class SliceError(CheckpointError, IndexError):
+    """A stored tensor has no such elements, or cannot be indexed in this way."""
+
+
 class MismatchError(CheckpointError):
     """Checkpoint and target do not fit; `problems` names every mismatch."""
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ckptlab.metadata import Metadata, human_bytes
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.sidecar import layout_file, read_layouts
+from ckptlab.storage.stored import stored
 from ckptlab.storage.torch_save import Payload
 from ckptlab.storage.where import files_at
 
@@ -58,6 +59,30 @@ class Checkpoint:
     files: Files
     payloads: Sequence[Payload] | None = None
     values: Mapping[str, object] | None = None
+
+    def __getitem__(self, key: str) -> Any:
+        """A `StoredTensor`, of which only the elements that it is then indexed by are read; or an object.
+
+        `CheckpointError` with near names for a key that is not there, `UnsafeError` for an object that
+        is not made of plain values.
+        """
+        return stored(self, key)
+
+    def keys(self) -> tuple[str, ...]:
+        """The keys of all tensors, then of all objects."""
+        return (*self.metadata.rows, *self.metadata.objects)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.metadata.rows or key in self.metadata.objects
+
+    def __len__(self) -> int:
+        return len(self.metadata.rows) + len(self.metadata.objects)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.keys())
 
     def check_files(self) -> list[FileProblem]:
         """Every data file that is missing or too short for what it should hold; no data is read."""
