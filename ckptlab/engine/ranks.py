@@ -65,6 +65,13 @@ class Team:
         dist.all_gather_object(told, value, group=self.group)
         return told
 
+    def from_rank(self, source: int, value: T) -> T:
+        """The value that `source`, a rank of the whole job, has, on every rank of the team."""
+        told = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(told, src=source, group=self.group)
+        return told[0]
+
     def together(self, phase: Phase, step: Callable[[], T]) -> T:
         """Do a step on every rank, and go on only if it went well on all.
 
