@@ -57,6 +57,9 @@ class Files(Protocol):
     def publish(self, name: str, data: bytes, sync: bool) -> None:
         """Put a whole file in place in one step, over an old one if there is one."""
 
+    def rename(self, old: str, new: str, sync: bool) -> None:
+        """Give a whole file its final name in one step, over an old file if there is one."""
+
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens if there is none."""
 

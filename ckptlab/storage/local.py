@@ -134,6 +134,14 @@ class LocalFiles:
         if sync:
             _sync_directory(path.parent)
 
+    def rename(self, old: str, new: str, sync: bool) -> None:
+        """Give a whole file its final name in one step, over an old file if there is one."""
+        self._forget(old)
+        self._forget(new)
+        self._path(old).replace(self._path(new))
+        if sync:
+            _sync_directory(self._path(new).parent)
+
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens if there is none."""
         self._forget(name)

@@ -183,3 +183,13 @@ def test_threads_read_the_same_files(files):
     for t in threads:
         t.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_file_gets_its_final_name_in_one_step(files, sync):
+    files.publish("old", b"before", sync=False)
+    assert files.read("old", 0, 6) == b"before"
+    files.publish("new", b"after it", sync=False)
+    files.rename("new", "old", sync)
+    assert files.names() == ("old",)
+    assert files.read("old", 0, 8) == b"after it"
