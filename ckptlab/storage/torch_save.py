@@ -197,18 +197,18 @@ def peek_object(data: bytes, where: str = "object") -> object:
     with reading_zip(where):
         archive = Archive(lambda start, n: data[start : start + n], len(data))
         pickled = archive.content("data.pkl")
-    return restricted_load(pickled, _PLAIN, where)
+    return restricted_load(pickled, PLAIN, where)
 
 
-class _Rebuild2(Called):
+class Rebuild2(Called):
     """torch._utils._rebuild_tensor_v2."""
 
 
-class _Rebuild3(Called):
+class Rebuild3(Called):
     """torch._utils._rebuild_tensor_v3."""
 
 
-class _Parameter(Called):
+class Parameter(Called):
     """torch._utils._rebuild_parameter."""
 
 
@@ -238,18 +238,18 @@ DTYPES: Mapping[tuple[str, str], object] = {
 }  # fmt: skip
 """Every dtype that torch can name, for an allow-list: each stands for its name."""
 
-_TENSOR: Mapping[tuple[str, str], object] = {
+TENSOR: Mapping[tuple[str, str], object] = {
     **DTYPES,
     **{("torch", storage): dtype for dtype, storage in TYPED_STORAGE.items()},
     ("torch.storage", "UntypedStorage"): "bytes",
-    ("torch._utils", "_rebuild_tensor_v2"): _Rebuild2,
-    ("torch._utils", "_rebuild_tensor_v3"): _Rebuild3,
-    ("torch._utils", "_rebuild_parameter"): _Parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): Rebuild2,
+    ("torch._utils", "_rebuild_tensor_v3"): Rebuild3,
+    ("torch._utils", "_rebuild_parameter"): Parameter,
     ("torch", "Size"): tuple,
     ("collections", "OrderedDict"): dict,
 }
 
-_PLAIN: Mapping[tuple[str, str], object] = {
+PLAIN: Mapping[tuple[str, str], object] = {
     **{key: f"torch.{name}" for key, name in DTYPES.items()},
     ("torch", "Size"): tuple,
     ("collections", "OrderedDict"): dict,
@@ -265,15 +265,23 @@ def _tensor(archive: Archive, where: str) -> Payload:
     """The one tensor that an archive holds."""
     if "byteorder" in archive and archive.content("byteorder") != b"little":
         raise ValueError("its bytes are in big-endian order")
-    made = restricted_load(archive.content("data.pkl"), _TENSOR, where, persistent_load=lambda pid: pid)
-    if isinstance(made, _Parameter):
+    made = restricted_load(archive.content("data.pkl"), TENSOR, where, persistent_load=lambda pid: pid)
+    return tensor_payload(made, archive)
+
+
+def tensor_payload(made: object, archive: Archive) -> Payload:
+    """Where the elements of a tensor lie in an archive, as its pickle says; `ValueError` if it is no tensor.
+
+    `made` is what the allow-list `TENSOR` makes of the tensor, with the persistent ids as they are.
+    """
+    if isinstance(made, Parameter):
         made = made.args[0]
-    if not isinstance(made, _Rebuild2 | _Rebuild3):
+    if not isinstance(made, Rebuild2 | Rebuild3):
         raise ValueError("it holds no dense tensor")
     storage, offset, shape, strides, _, _, *rest = made.args
     if not isinstance(storage, tuple) or len(storage) != 5 or storage[0] != "storage":
         raise ValueError(f"no tensor: storage {storage!r}")
-    dtype, key = rest.pop(0) if isinstance(made, _Rebuild3) else storage[1], storage[2]
+    dtype, key = rest.pop(0) if isinstance(made, Rebuild3) else storage[1], storage[2]
     if any(rest):
         raise ValueError(f"the tensor is a view that is worked out when it is read: {rest}")
     if not isinstance(dtype, str) or dtype not in ITEMSIZE or not isinstance(key, str):
