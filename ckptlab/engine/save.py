@@ -10,11 +10,12 @@ import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ckptlab.engine.agree import Agreed, Offer, agree, offer
+from ckptlab.engine.divergence import check_replicas
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
 from ckptlab.engine.transfer import chunk_buffers, on_cpu
@@ -59,20 +60,22 @@ def save(
     no_dist: bool = False,
     overwrite: bool = True,
     sync: bool = True,
+    replicas: Literal["check", "trust"] = "check",
     progress: Progress = silent,
 ) -> SaveReport:
     """Save a (nested) state_dict of DTensors, ShardedTensors, tensors and objects as a DCP checkpoint.
 
     Every rank of the process group calls it with its own state; without a group, or with `no_dist`,
     this process saves alone. `sync` waits until the disk has it. `overwrite=False` refuses a path that
-    holds a checkpoint (`PathError`). Raises the same error on every rank; what was there before a
+    holds a checkpoint (`PathError`). Shards that several ranks hold are compared by crc and refused
+    where they differ, unless `replicas="trust"`. Raises the same error on every rank; what was there before a
     failed save is still there.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
     with trace.phase("plan"):
         mine = team.together("plan", lambda: offer(flatten(expand(state_dict)), team))
-    return save_offer(mine, path, team, trace, overwrite=overwrite, sync=sync)
+    return save_offer(mine, path, team, trace, overwrite=overwrite, sync=sync, replicas=replicas)
 
 
 def save_offer(
@@ -83,11 +86,14 @@ def save_offer(
     *,
     overwrite: bool = True,
     sync: bool = True,
+    replicas: Literal["check", "trust"] = "check",
 ) -> SaveReport:
     """Save what each rank offers; the same as `save`, with the state told apart already."""
     files = files_at(path)
     with trace.phase("plan"):
         agreed = agree(mine, team)
+        if replicas == "check":
+            check_replicas(mine.held, team)
         generation, save_id = team.first("plan", lambda: _prepare(files, overwrite))
         plan = plan_save(agreed.held, max(team.ranks) + 1)
         metadata, jobs, total = _place(agreed, plan, team, generation, save_id)
