@@ -6,24 +6,33 @@ format: not what a name means, nor what the bytes are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ckptlab.errors import CorruptError
 
 Buffer = bytes | bytearray | memoryview
+
+Kind = Literal["file", "folder", "other"]
+"""What stands under a name; a link, whatever it leads to, is "other"."""
 
 
 class Writer(Protocol):
     """A file that is being written."""
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        """Write the buffers one after the other from byte `offset`; safe from several threads at once."""
+        """Write the buffers one after the other from byte `offset`; safe from several threads at once.
+
+        A far file is a stream: there each write begins where the one before it ended.
+        """
 
     def sync(self) -> None:
-        """Return when what was written so far would survive a power cut."""
+        """Return when what was written so far would survive a power cut.
+
+        A far file is there, and lasts, when its `create` ends, and not before.
+        """
 
 
 class Files(Protocol):
@@ -39,6 +48,9 @@ class Files(Protocol):
     def names(self) -> tuple[str, ...]:
         """Every file directly under the root, sorted."""
 
+    def entries(self) -> Mapping[str, Kind]:
+        """What stands directly under the root, by name, sorted; nothing if there is no such root."""
+
     def size(self, name: str) -> int:
         """Bytes of a file; `CorruptError` if it is missing."""
 
@@ -48,8 +60,13 @@ class Files(Protocol):
     def read_into(self, name: str, start: int, into: memoryview) -> None:
         """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
 
-    def view(self, name: str) -> AbstractContextManager[memoryview]:
-        """The whole file, mapped, read-only."""
+    def view(
+        self, name: str, start: int = 0, length: int | None = None
+    ) -> AbstractContextManager[memoryview]:
+        """`length` bytes from byte `start`, or all that follow, read-only; `CorruptError` if there are fewer.
+
+        Mapped where the files are local. Of a far file these bytes are fetched, and no others.
+        """
 
     def create(self, name: str, size: int = 0) -> AbstractContextManager[Writer]:
         """An empty file to write, its `size` bytes of disk reserved if that is known beforehand."""
@@ -62,6 +79,9 @@ class Files(Protocol):
 
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens if there is none."""
+
+    def unmake(self) -> None:
+        """Delete the root itself if nothing is left in it."""
 
     def close(self) -> None:
         """Let go of what is held open; reading again opens it again."""

@@ -11,12 +11,12 @@ import os
 import threading
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ckptlab.errors import CorruptError, PathError
-from ckptlab.storage.files import Buffer, Writer, inside
+from ckptlab.storage.files import Buffer, Kind, Writer, inside
 
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 _OPEN_FILES = 64
@@ -50,6 +50,14 @@ class LocalFiles:
                 return tuple(sorted(entry.name for entry in entries if entry.is_file()))
         except FileNotFoundError:
             return ()
+
+    def entries(self) -> Mapping[str, Kind]:
+        """What stands directly under the root, by name, sorted; nothing if there is no such directory."""
+        try:
+            with os.scandir(self.root) as entries:
+                return {entry.name: _kind(entry) for entry in sorted(entries, key=lambda e: e.name)}
+        except FileNotFoundError:
+            return {}
 
     def size(self, name: str) -> int:
         """Bytes of a file; `CorruptError` if it is missing."""
@@ -86,15 +94,19 @@ class LocalFiles:
                 done += got
 
     @contextmanager
-    def view(self, name: str) -> Iterator[memoryview]:
-        """The whole file, mapped, read-only."""
-        with self._reading(name, 0, 0) as file:
+    def view(self, name: str, start: int = 0, length: int | None = None) -> Iterator[memoryview]:
+        """`length` bytes from byte `start`, or all that follow, mapped, read-only."""
+        with self._reading(name, start, length or 0) as file:
             size = os.fstat(file).st_size
+            stop = size if length is None else start + length
+            self._require(name, start, max(0, stop - start))
             mapped = mmap.mmap(file, size, prot=mmap.PROT_READ) if size else None
-        view = memoryview(mapped if mapped is not None else b"")
+        whole = memoryview(mapped if mapped is not None else b"")
+        view = whole[start:stop]
         try:
             yield view
         finally:
+            whole.release()
             # Whoever still holds a slice keeps the mapping alive; it goes when they let go.
             with suppress(BufferError):
                 view.release()
@@ -146,6 +158,14 @@ class LocalFiles:
         """Delete a file; nothing happens if there is none."""
         self._forget(name)
         self._path(name).unlink(missing_ok=True)
+
+    def unmake(self) -> None:
+        """Delete the directory itself if nothing is left in it."""
+        try:
+            Path(self.root).rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
     def close(self) -> None:
         """Close what is open; reading again opens it again."""
@@ -213,6 +233,12 @@ class _LocalWriter:
 
     def sync(self) -> None:
         os.fsync(self._file)
+
+
+def _kind(entry: os.DirEntry[str]) -> Kind:
+    if entry.is_file(follow_symlinks=False):
+        return "file"
+    return "folder" if entry.is_dir(follow_symlinks=False) else "other"
 
 
 def _reserve(file: int, size: int) -> None:

@@ -109,6 +109,44 @@ def test_view(files):
         assert len(view) == 0
 
 
+def test_view_of_a_part(files):
+    files.publish("a", b"hello", sync=False)
+    with files.view("a", 1, 3) as view:
+        assert view.readonly
+        assert bytes(view) == b"ell"
+    with files.view("a", 2) as view:
+        assert bytes(view) == b"llo"
+    with files.view("a", 5) as view:
+        assert bytes(view) == b""
+    for start, length in [(3, 3), (6, 0), (6, None), (-1, 2), (0, -1)]:
+        with pytest.raises(CorruptError, match="a: "), files.view("a", start, length):
+            pass
+
+
+def test_entries_tell_files_from_folders_and_follow_no_link(files, tmp_path):
+    assert files.entries() == {}
+    files.publish("b", b"1", sync=False)
+    files.publish("folder/a", b"1", sync=False)
+    os.symlink(tmp_path, os.path.join(files.root, "link"))
+    os.symlink("b", os.path.join(files.root, "a"))
+    assert list(files.entries().items()) == [
+        ("a", "other"),
+        ("b", "file"),
+        ("folder", "folder"),
+        ("link", "other"),
+    ]
+
+
+def test_a_root_goes_when_it_is_empty(files):
+    files.publish("a", b"1", sync=False)
+    files.unmake()
+    assert files.names() == ("a",)
+    files.remove("a")
+    files.unmake()
+    assert not os.path.exists(files.root)
+    files.unmake()
+
+
 @pytest.mark.parametrize("sync", [False, True])
 def test_publish_replaces_and_leaves_nothing_beside(files, sync):
     files.publish("a", b"old", sync=sync)
