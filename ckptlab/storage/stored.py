@@ -53,8 +53,9 @@ def stored(checkpoint: Opened, key: str) -> Any:
     if key in metadata.objects:
         return _object(checkpoint, key)
     names = [*metadata.rows, *metadata.objects]
-    below = [name for name in names if name.startswith(f"{key}.")]
-    hint = f"; {len(below)} keys lie below it, such as {below[0]!r}" if below else near(str(key), names)
+    below = [repr(name) for name in names if name.startswith(f"{key}.")]
+    hint = f"; below it are {', '.join(below[:3])}" if below else near(str(key), names)
+    hint += f" and {len(below) - 3} more" if len(below) > 3 else ""
     raise CheckpointError(f"no key {key!r} in {checkpoint.path}{hint}", [key])
 
 
