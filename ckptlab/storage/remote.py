@@ -1,0 +1,344 @@
+"""The files under a URL, by whatever fsspec names: object stores, and file systems of other machines.
+
+It knows no format: not what a name means, nor what the bytes are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, TypeVar
+
+from fsspec.core import url_to_fs
+from fsspec.spec import AbstractBufferedFile
+
+from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.storage.files import Buffer, Kind, Writer, inside
+from ckptlab.storage.patience import PATIENCE, patiently
+
+T = TypeVar("T")
+
+PART = 8 << 20
+"""Bytes of one request; what is longer is read in parts, several at a time."""
+
+_AT_ONCE = 8
+_BLOCK = 32 << 20
+# Object stores take 10,000 parts a file.
+_MOST_BLOCKS = 9_000
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
+
+
+class FsspecFiles:
+    """The files under a URL such as `s3://bucket/run/step-100`.
+
+    `storage_options` go to the file system as fsspec documents them; without them the environment and
+    fsspec's own configuration say who we are. What fails and may pass (a busy server, a broken
+    connection) is tried again for `patience` seconds. Safe from several threads; a process makes its
+    own. `fetched` counts the bytes that came from there.
+
+    Raises `PathError` for a URL that fsspec cannot open, with what to install; for what is forbidden
+    or cannot be reached; `CorruptError` for a file that is missing or too short.
+    """
+
+    def __init__(self, url: str, *, patience: float = PATIENCE, **storage_options: Any) -> None:
+        self.root: str = url.rstrip("/")
+        self.fetched = 0
+        self._patience = patience
+        self._fs, top = _connect(url, storage_options)
+        self._top = top.rstrip("/")
+        self._lock = threading.Lock()
+        # Only fsspec's asynchronous file systems say that threads may share one.
+        self._turn: AbstractContextManager[Any] = nullcontext() if self._fs.async_impl else threading.RLock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def make(self) -> None:
+        """Make the root ready to be written into; `PathError` if it is a file or its bucket is missing."""
+        try:
+            there = self._try("look at it", lambda: self._fs.info(self._top), "")["type"]
+        except CorruptError:
+            there = None
+        if there == "file":
+            raise PathError(f"{self.root} is a file; a checkpoint is a directory", [self.root])
+        if not self._fs.async_impl:
+            self._try("make it", lambda: self._fs.makedirs(self._top, exist_ok=True), "")
+        elif there is None:
+            # Folders of an object store need no making. A bucket has an owner, a place and a price.
+            bucket = self._top.split("/", 1)[0]
+            if not self._try("look for its bucket", lambda: self._fs.exists(bucket), ""):
+                raise PathError(f"{self.root}: there is no bucket {bucket!r}; make it first", [self.root])
+
+    def names(self) -> tuple[str, ...]:
+        """Every file directly under the root, sorted; none if there is no such root."""
+        return tuple(name for name, entry in self._list().items() if entry["type"] == "file")
+
+    def entries(self) -> Mapping[str, Kind]:
+        """What stands directly under the root, by name, sorted; nothing if there is no such root."""
+        return {name: _kind(entry) for name, entry in self._list().items()}
+
+    def size(self, name: str) -> int:
+        """Bytes of a file; `CorruptError` if it is missing."""
+        path = self._path(name)
+        entry = self._try("look at it", lambda: self._fs.info(path), name)
+        if entry["type"] != "file":
+            raise CorruptError(f"{self._where(name)}: no such file", [name])
+        return int(entry["size"])
+
+    def read(self, name: str, start: int, length: int) -> bytes:
+        """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
+        if length <= PART:
+            return self._fetch(name, start, length)
+        # The size says whether there is so much before memory is taken for it.
+        self._require(name, start, length)
+        whole = bytearray(length)
+        self.read_into(name, start, memoryview(whole))
+        return bytes(whole)
+
+    def read_into(self, name: str, start: int, into: memoryview) -> None:
+        """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
+        if not into.nbytes:
+            return
+        target = into.cast("B")
+
+        def part(at: int) -> None:
+            end = min(at + PART, len(target))
+            target[at:end] = self._fetch(name, start + at, end - at)
+
+        parts = range(0, len(target), PART)
+        if len(parts) == 1:
+            part(0)
+        else:
+            for _ in self._workers().map(part, parts):
+                pass
+
+    @contextmanager
+    def view(self, name: str, start: int = 0, length: int | None = None) -> Iterator[memoryview]:
+        """`length` bytes from byte `start`, or all that follow, fetched into memory, read-only."""
+        wanted = max(0, self.size(name) - start) if length is None else length
+        yield memoryview(self.read(name, start, wanted))
+
+    @contextmanager
+    def create(self, name: str, size: int = 0) -> Iterator[Writer]:
+        """A file to write from its beginning to its end.
+
+        In an object store it appears, whole, when the block ends well; when it does not, or the process
+        dies, it never appears (parts that were sent before a process died stay unseen until the bucket's
+        own rules clear them). Elsewhere it may be seen while it grows; a block that fails removes it.
+        `size`, if known, lets a file of more than 280 GB be sent in parts that are large enough.
+        """
+        path = self._path(name)
+        block = max(_BLOCK, -(-size // _MOST_BLOCKS))
+        file = self._try("create it", lambda: self._open(path, block), name)
+        try:
+            yield _Stream(self, name, file)
+            self._told("write it", lambda: _keep(file), name)
+        except BaseException:
+            # What went wrong is more worth telling than that clearing up failed, too.
+            with suppress(Exception), self._turn:
+                _drop(file, self._fs, path)
+            raise
+
+    def publish(self, name: str, data: bytes, sync: bool) -> None:
+        """Put a whole file in place in one step, over an old one if there is one."""
+
+        path = self._path(name)
+
+        def put() -> None:
+            if self._fs.async_impl:
+                self._fs.pipe_file(path, data)
+                return
+            with self.create(name, len(data)) as file:
+                file.write_at(0, [data])
+                if sync:
+                    file.sync()
+
+        self._try("write it", put, name)
+
+    def rename(self, old: str, new: str, sync: bool) -> None:
+        """Give a whole file its final name in one step, over an old file; object stores copy it."""
+        del sync
+        before, after = self._path(old), self._path(new)
+        if not self._fs.async_impl:
+            self._try(f"rename it to {new}", lambda: self._fs.mv(before, after), old)
+            return
+        self._try(f"copy it to {new}", lambda: self._fs.cp_file(before, after), old)
+        self.remove(old)
+
+    def remove(self, name: str) -> None:
+        """Delete a file; nothing happens if there is none."""
+        path = self._path(name)
+
+        def remove() -> None:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(path)
+
+        self._try("delete it", remove, name)
+
+    def unmake(self) -> None:
+        """Delete the root itself if nothing is left in it; an object store has no root to delete."""
+        if not self._fs.async_impl and not self._list():
+            with suppress(CorruptError):
+                self._try("delete it", lambda: self._fs.rmdir(self._top), "")
+
+    def close(self) -> None:
+        """End the threads that read; reading again starts new ones."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
+
+    def _path(self, name: str) -> str:
+        return f"{self._top}/{inside(name, self.root)}"
+
+    def _where(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def _list(self) -> dict[str, Any]:
+        def entries() -> list[dict[str, Any]]:
+            self._fs.invalidate_cache(self._top)
+            listed: list[dict[str, Any]] = self._fs.ls(self._top, detail=True)
+            return listed
+
+        try:
+            found = self._try("list it", entries, "")
+        except CorruptError:
+            return {}
+        below = f"{self._top}/"
+        named = {entry["name"].removeprefix(below).rstrip("/"): entry for entry in found}
+        # A file that has the root's name is listed as itself, a folder's marker as a file without a name.
+        return {name: named[name] for name in sorted(named) if name and "/" not in name}
+
+    def _fetch(self, name: str, start: int, length: int) -> bytes:
+        if min(start, length) < 0:
+            raise CorruptError(f"{self._where(name)}: {length} bytes from byte {start} make no sense", [name])
+        if not length:
+            return b""
+        path = self._path(name)
+
+        def fetch() -> bytes:
+            try:
+                data: bytes = self._fs.cat_file(path, start=start, end=start + length)
+            except (OSError, ValueError) as error:
+                # A range that begins behind the end is refused, each service in its own words.
+                if not isinstance(error, FileNotFoundError | PermissionError | TimeoutError):
+                    self._require(name, start, length)
+                raise
+            if len(data) != length:
+                self._require(name, start, length)
+                raise ConnectionError(f"only {len(data)} of {length} bytes came")
+            return data
+
+        data = self._try(f"read bytes {start} to {start + length}", fetch, name)
+        with self._lock:
+            self.fetched += len(data)
+        return data
+
+    def _require(self, name: str, start: int, length: int) -> None:
+        size = int(self._fs.info(self._path(name))["size"])
+        if start + length > size:
+            raise CorruptError(
+                f"{self._where(name)}: wanted bytes {start} to {start + length}, but it has only {size}",
+                [name],
+            )
+
+    def _open(self, path: str, block: int) -> Any:
+        file = self._fs.open(path, "wb", block_size=block, autocommit=False)
+        # We commit each file by itself; fsspec would keep it for a transaction that never ends.
+        with suppress(ValueError):
+            self._fs.transaction.files.remove(file)
+        return file
+
+    def _workers(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(_AT_ONCE, "ckptlab-read")
+            return self._pool
+
+    def _try(self, what: str, step: Callable[[], T], name: str) -> T:
+        return self._told(what, lambda: patiently(step, self._patience), name)
+
+    def _told(self, what: str, step: Callable[[], T], name: str) -> T:
+        """What the step gives; what it raises, in words that say where and what was wanted."""
+        try:
+            with self._turn:
+                return step()
+        except CheckpointError:
+            raise
+        except FileNotFoundError as error:
+            raise CorruptError(f"{self._where(name)}: cannot {what}: no such file", [name]) from error
+        except NotImplementedError as error:
+            raise PathError(
+                f"{self._where(name)}: cannot {what}: this storage has no way to", [name]
+            ) from error
+        except Exception as error:
+            words = " ".join(str(error).split()) or "no reason given"
+            raise PathError(
+                f"{self._where(name)}: cannot {what}: {type(error).__name__}: {words}", [name]
+            ) from error
+
+    def __repr__(self) -> str:
+        return f"FsspecFiles({self.root!r})"
+
+
+class _Stream:
+    """A file that is written from its beginning to its end."""
+
+    def __init__(self, files: FsspecFiles, name: str, file: Any) -> None:
+        self._files, self._name, self._file, self._at = files, name, file, 0
+        self._lock = threading.Lock()
+
+    def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        with self._lock:
+            assert offset == self._at, f"byte {offset} of a stream that stands at byte {self._at}"
+            for buffer in buffers:
+                view = memoryview(buffer).cast("B")
+                for start in range(0, len(view), _BLOCK):
+                    self._write(view[start : start + _BLOCK])
+                self._at += len(view)
+
+    def _write(self, data: memoryview) -> None:
+        self._files._told(f"write byte {self._at}", lambda: self._file.write(data), self._name)
+
+    def sync(self) -> None:
+        """Nothing to do: a far file is there, and lasts, when it is whole, and not before."""
+
+
+def _connect(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
+    """The file system of a URL, with no memory of listings, and the path of the URL in it."""
+    scheme = url.split("://", 1)[0]
+    try:
+        found: tuple[Any, str] = url_to_fs(
+            url, skip_instance_cache=True, use_listings_cache=False, **storage_options
+        )
+    except ImportError as error:
+        extra = f": pip install 'ckptlab[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else ""
+        raise PathError(f"{url}: {error}{extra}", [url]) from error
+    except (ValueError, TypeError) as error:
+        raise PathError(f"{url}: cannot be opened: {error}", [url]) from error
+    return found
+
+
+def _keep(file: Any) -> None:
+    file.close()
+    if hasattr(file, "commit"):
+        file.commit()
+
+
+def _drop(file: Any, fs: Any, path: str) -> None:
+    """Let go of a file that is not to appear."""
+    if isinstance(file, AbstractBufferedFile):
+        file.discard()
+        # Closing would send the rest.
+        file.closed = True
+        return
+    file.close()
+    if hasattr(file, "discard"):
+        file.discard()
+    fs.rm_file(path)
+
+
+def _kind(entry: Mapping[str, Any]) -> Kind:
+    if entry.get("islink") or entry["type"] not in ("file", "directory"):
+        return "other"
+    return "file" if entry["type"] == "file" else "folder"
