@@ -3,6 +3,7 @@
 Shards live on ranks, chunks live in files, and a plan carries boxes from one to the other.
 
     save, load                 a state_dict on any mesh, from and to DCP files
+    async_save                 the same while training goes on
     open_checkpoint            what is in a directory, without torch
     explore                    the same in a notebook, with a live reshard-and-load
     demo_checkpoint            a small HSDP checkpoint to look at, saved by real ranks
@@ -23,7 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ckptlab.engine import load, save
+    from ckptlab.engine import async_save, load, save
     from ckptlab.errors import CheckpointError
     from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
     from ckptlab.live.first import demo_checkpoint
@@ -37,6 +38,7 @@ __all__ = [
     "Replicate",
     "Shard",
     "StridedShard",
+    "async_save",
     "demo_checkpoint",
     "explore",
     "load",
@@ -46,6 +48,7 @@ __all__ = [
 
 _HOMES = {
     "CheckpointError": "ckptlab.errors",
+    "async_save": "ckptlab.engine",
     "demo_checkpoint": "ckptlab.live.first",
     "explore": "ckptlab.widgets.explore",
     "load": "ckptlab.engine",

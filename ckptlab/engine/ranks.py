@@ -57,6 +57,20 @@ class Team:
         ranks = tuple(dist.get_process_group_ranks(chosen))
         return cls(dist.get_rank(chosen), len(ranks), chosen, ranks)
 
+    def beside(self) -> Team:
+        """The same ranks in a gloo group of their own, for a thread that works while this team is in use.
+
+        Made once for the same ranks; every rank of the team calls it, and no other.
+        """
+        if self.world == 1:
+            return self
+        default, made = _BESIDE.get(self.ranks, (None, self))
+        if default is not dist.group.WORLD:
+            group = dist.new_group(list(self.ranks), backend="gloo", use_local_synchronization=True)
+            made = Team.of(group)
+            _BESIDE[self.ranks] = (dist.group.WORLD, made)
+        return made
+
     def gather(self, value: T) -> list[T]:
         """The value of every rank, on every rank."""
         if self.world == 1:
@@ -112,6 +126,10 @@ class Team:
         if failed:
             raise _agreed(failed, self.world, one) from mine
         return result, [value for _, value in heard]
+
+
+_BESIDE: dict[tuple[int, ...], tuple[Any, Team]] = {}
+"""Teams beside others, each with the default group of its time: when that is destroyed, they are too."""
 
 
 @dataclass(frozen=True)
