@@ -23,6 +23,9 @@ from ckptlab.storage.torch_save import Payload, locate, peek_object, stored_crc
 
 Array = npt.NDArray[Any]
 
+_APART = 1 << 20
+"""Elements at most so many bytes apart are asked of storage together."""
+
 _BITS: Mapping[int, str] = {1: "u1", 2: "<u2", 4: "<u4", 8: "<u8", 16: "<c16"}
 
 
@@ -69,8 +72,8 @@ class StoredTensor:
     """One tensor of a checkpoint; indexing it as numpy does reads those elements into a numpy array.
 
     Ints, slices of any step and `...` may stand in an index. A chunk that is read whole is checked
-    against its stored crc. Elements that lie in one run are one read; others are copied out of the
-    mapped file.
+    against its stored crc. Elements that lie in one run are one read. Others are copied out of the
+    mapped file; of a far one, what lies between them is fetched too where it is less than 1 MiB.
     """
 
     checkpoint: Opened
@@ -180,24 +183,31 @@ class StoredTensor:
         )
         strides = [r.step * step for r, step in zip(inner, payload.strides, strict=True)]
         start = base + payload.start + first * size
-        if _one_run(into.shape, strides):
-            target = into if into.flags.c_contiguous else np.empty(into.shape, into.dtype)
-            data = target.reshape(-1).view(np.uint8).data
-            self.checkpoint.files.read_into(name, start, data)
-            if first == 0 and len(data) == payload.nbytes:
-                self._check(chunk, box, data)
-            if target is not into:
-                into[...] = target
+        if not _one_run(into.shape, strides):
+            self._gather(name, start, strides, into)
             return
-        end = start + (1 + sum((n - 1) * step for n, step in zip(into.shape, strides, strict=True))) * size
-        with self.checkpoint.files.view(name) as view:
-            if end > len(view):
-                raise CorruptError(
-                    f"{self._where(chunk, box)}: wanted bytes {start} to {end}, but the file has only "
-                    f"{len(view)}",
-                    [name],
-                )
-            into[...] = np.ndarray(into.shape, into.dtype, view, start, [step * size for step in strides])
+        target = into if into.flags.c_contiguous else np.empty(into.shape, into.dtype)
+        data = target.reshape(-1).view(np.uint8).data
+        self.checkpoint.files.read_into(name, start, data)
+        if first == 0 and len(data) == payload.nbytes:
+            self._check(chunk, box, data)
+        if target is not into:
+            into[...] = target
+
+    def _gather(self, name: str, start: int, strides: Sequence[int], into: Array) -> None:
+        """Copy elements that lie `strides` elements apart, the first at byte `start`."""
+        size = into.itemsize
+        reach = [(n - 1) * step * size for n, step in zip(into.shape, strides, strict=True)]
+        widest = max(range(into.ndim), key=lambda dim: strides[dim] if reach[dim] else -1, default=0)
+        between = strides[widest] * size - (sum(reach) - reach[widest] + size) if sum(reach) else 0
+        if between > _APART:
+            rest = [step for dim, step in enumerate(strides) if dim != widest]
+            for i in range(into.shape[widest]):
+                part = np.moveaxis(into, widest, 0)[i, ...]
+                self._gather(name, start + i * strides[widest] * size, rest, part)
+            return
+        with self.checkpoint.files.view(name, start, sum(reach) + size) as view:
+            into[...] = np.ndarray(into.shape, into.dtype, view, 0, [step * size for step in strides])
 
     def _payload(self, chunk: int, box: Box) -> Payload:
         if self.checkpoint.payloads is not None:

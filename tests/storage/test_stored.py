@@ -45,10 +45,10 @@ def grids(tmp_path_factory):
 
 
 class Counted:
-    """Files that tell what is asked of them: bytes read, and maps of whole files."""
+    """Files that tell what is asked of them: bytes read, and ranges mapped."""
 
     def __init__(self, files):
-        self.files, self.root, self.read_bytes, self.views = files, files.root, 0, 0
+        self.files, self.root, self.read_bytes, self.views = files, files.root, 0, []
 
     def read(self, name, start, length):
         self.read_bytes += length
@@ -59,9 +59,9 @@ class Counted:
         self.files.read_into(name, start, into)
 
     @contextmanager
-    def view(self, name):
-        self.views += 1
-        with self.files.view(name) as view:
+    def view(self, name, start=0, length=None):
+        self.views.append(length)
+        with self.files.view(name, start, length) as view:
             yield view
 
 
@@ -131,10 +131,10 @@ def test_rows_cost_their_own_bytes_and_the_head_of_their_chunk(tmp_path):
     tensor = checkpoint["w"]
     assert files.read_bytes == 0
     assert same(tensor[10:20], np.arange(640.0, 1280.0, dtype="f4").reshape(10, 64))
-    assert (files.read_bytes, files.views) == (head + 10 * 64 * 4, 0)
+    assert (files.read_bytes, files.views) == (head + 10 * 64 * 4, [])
     tensor[3, 5:9]
     tensor[7:7], tensor[200:]
-    assert (files.read_bytes, files.views) == (head + 10 * 64 * 4 + 4 * 4, 0)
+    assert (files.read_bytes, files.views) == (head + 10 * 64 * 4 + 4 * 4, [])
 
 
 def test_a_slice_touches_only_chunks_that_it_meets(grids):
@@ -158,7 +158,22 @@ def test_columns_are_copied_out_of_the_mapped_file(tmp_path):
     data.write_bytes(spoilt)
     checkpoint, files = counted(tmp_path)
     assert same(checkpoint["w"][::3, 5:60:7], np.arange(6400.0, dtype="f4").reshape(100, 64)[::3, 5:60:7])
-    assert (files.read_bytes, files.views) == (len(frame.before), 1)
+    assert (files.read_bytes, files.views) == (len(frame.before), [(99 * 64 + 49 + 1) * 4])
+
+
+def test_what_lies_far_apart_is_not_read_with_what_lies_between(tmp_path):
+    whole = np.arange(12 << 18, dtype="f4").reshape(6, 2, 1 << 18)
+    save({"w": torch.from_numpy(whole), "t": torch.from_numpy(whole[0]).t().contiguous()}, tmp_path)
+    checkpoint, files = counted(tmp_path)
+    assert same(checkpoint["w"][::2, 0, 5:9:2], whole[::2, 0, 5:9:2])
+    assert files.views == [12] * 3
+    assert same(checkpoint["w"][1, :, 5:9], whole[1, :, 5:9])
+    assert files.views[3:] == [((1 << 18) + 4) * 4]
+    assert same(checkpoint["t"][:: 1 << 17, 1], whole[0].T[:: 1 << 17, 1])
+    assert files.views[4:] == [(1 << 20) + 4]
+    assert same(checkpoint["w"][4:, 1, 7], whole[4:, 1, 7])
+    assert files.views[5:] == [4, 4]
+    assert same(checkpoint["w"][:, ::-1, 9], whole[:, ::-1, 9])
 
 
 def test_strides_of_the_stored_chunk(tmp_path):
