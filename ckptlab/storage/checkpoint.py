@@ -7,71 +7,163 @@ process and no plan.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ckptlab.errors import PathError
+from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
+from ckptlab.storage.safetensors import INDEX_SUFFIX, SUFFIX, open_files, open_index
 from ckptlab.storage.sidecar import layout_file, read_layouts
-from ckptlab.storage.where import files_at
+from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
+from ckptlab.storage.where import files_at, is_url
 
 __all__ = ["Checkpoint", "FileProblem", "Format", "open_checkpoint"]
 
-_NOT_YET = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_INDEX = f"model{INDEX_SUFFIX}"
+_TORCH = (".pt", ".pth", ".bin", ".ckpt")
+_PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,9})\.safetensors")
+_OF_RANK = re.compile(r"shard-\d+-.*\.safetensors")
+_LOOKED_INTO = 50
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the checkpoint at `path`, a directory; reads what it says of itself, none of its data.
+def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Checkpoint:
+    """Open the checkpoint at `path`; reads what it says of itself, none of its data.
 
-    Raises `PathError` that tells what is there instead, `CorruptError` for a damaged checkpoint,
-    `UnsafeError` for one that asks to run something.
+    That is a DCP directory; a safetensors file, index, or directory with either; the files that each
+    rank of torch's sharded HuggingFace writer left; or a file that `torch.save` wrote. `path` may be a URL,
+    for which fsspec takes `storage_options`. Raises `PathError` that tells what is there instead,
+    `CorruptError` for a damaged checkpoint, `UnsafeError` for one that asks to run something.
     """
-    root = Path(path)
-    if not root.is_dir():
-        raise PathError(_not_a_directory(root), [os.fspath(path)])
-    files = files_at(root)
+    files = files_at(path, **storage_options)
+    name = _file_at(files, storage_options)
+    if name is not None:
+        parent = files.root.rstrip("/").rpartition("/")[0] if is_url(files.root) else Path(files.root).parent
+        return _open_file(os.fspath(path), files_at(parent, **storage_options), name)
+    return _open_directory(os.fspath(path), files, storage_options)
+
+
+def _file_at(files: Files, options: dict[str, Any]) -> str | None:
+    """The name of the file that the root is, if it is one; `PathError` if there is nothing."""
+    root = files.root
+    if is_url(root):
+        if files.entries():
+            return None
+        parent, _, name = root.rstrip("/").rpartition("/")
+        try:
+            files_at(parent, **options).size(name)
+        except CheckpointError as error:
+            raise PathError(f"{root} does not exist, or is empty", [root]) from error
+        return name
+    local = Path(root)
+    if not local.exists():
+        near = next(parent for parent in local.absolute().parents if parent.exists())
+        raise PathError(f"{root} does not exist; the nearest directory that does is {near}", [root])
+    return None if local.is_dir() else local.name
+
+
+def _open_file(path: str, files: Files, name: str) -> Checkpoint:
+    if name == METADATA_FILE or name.endswith(".distcp"):
+        raise PathError(f"{path} is one file of a checkpoint; open its directory, {files.root}", [path])
+    if name.endswith(INDEX_SUFFIX):
+        return open_index(path, files, name)
+    head = files.read(name, 0, min(files.size(name), 32))
+    if head.startswith(ZIP):
+        return open_torch_file(path, files, name)
+    if LEGACY in head:
+        raise CheckpointError(
+            f"{path} was saved by torch before 1.6 or with _use_new_zipfile_serialization=False; its tensors "
+            "cannot be read in place: torch.load it and torch.save it again",
+            [path],
+        )
+    if name.endswith(SUFFIX) or head[8:9] == b"{":
+        return open_files(path, files, [name])
+    if name.endswith(_TORCH):
+        raise CorruptError(
+            f"{path}: no torch.save file, or a damaged one: it begins with {head[:8]!r}", [path]
+        )
+    raise PathError(
+        f"{path} is no checkpoint; that is a directory, a safetensors file, or a file that torch.save wrote",
+        [path],
+    )
+
+
+def _open_directory(path: str, files: Files, options: dict[str, Any]) -> Checkpoint:
     names = files.names()
-    if METADATA_FILE not in names:
-        raise PathError(f"{root} {_without_metadata(root, names)}", [os.fspath(path)])
-    metadata = read_metadata(_whole(files, METADATA_FILE), os.fspath(root / METADATA_FILE))
+    if METADATA_FILE in names:
+        return _open_dcp(path, files, names)
+    if any(name.endswith(".distcp") for name in names):
+        data = sum(name.endswith(".distcp") for name in names)
+        raise PathError(
+            f"{path} holds {data} .distcp files but no {METADATA_FILE}: the save did not finish", [path]
+        )
+    indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
+    if _INDEX in indexes or len(indexes) == 1:
+        return open_index(path, files, _INDEX if _INDEX in indexes else indexes[0])
+    if indexes:
+        raise PathError(f"{path} holds more than one checkpoint; open one of {', '.join(indexes)}", [path])
+    data_files = [name for name in names if name.endswith(SUFFIX)]
+    if data_files:
+        _check_together(path, data_files)
+        return open_files(path, files, data_files)
+    raise PathError(f"{path} {_without(files, names, options)}", [path])
+
+
+def _open_dcp(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
+    metadata = read_metadata(_whole(files, METADATA_FILE), f"{files.root.rstrip('/')}/{METADATA_FILE}")
     beside = layout_file(metadata.save_id)
     if beside in names:
         layouts = read_layouts(_whole(files, beside), metadata.save_id, metadata)
         metadata = replace(metadata, layouts=layouts)
-    return Checkpoint(os.fspath(path), "dcp", metadata, files)
+    return Checkpoint(path, "dcp", metadata, files)
 
 
 def _whole(files: Files, name: str) -> bytes:
     return files.read(name, 0, files.size(name))
 
 
-def _not_a_directory(path: Path) -> str:
-    if not path.exists():
-        parent = next(p for p in path.absolute().parents if p.exists())
-        return f"{path} does not exist; the nearest directory that does is {parent}"
-    if path.name == METADATA_FILE or path.suffix == ".distcp":
-        return f"{path} is one file of a checkpoint; open its directory, {path.parent}"
-    if path.suffix in _NOT_YET:
-        return f"{path} is a {path.suffix} file: not supported yet"
-    return f"{path} is a file; a checkpoint is a directory"
+def _check_together(path: str, names: Sequence[str]) -> None:
+    """Refuse safetensors files of which nothing says that they are one checkpoint, or all of it."""
+    parts = [match for match in map(_PART.fullmatch, names) if match]
+    if (len(names) == 1 and not parts) or all(map(_OF_RANK.fullmatch, names)):
+        return
+    if len(parts) == len(names) and len({(part[1], part[3]) for part in parts}) == 1:
+        wanted = int(parts[0][3])
+        if {int(part[2]) for part in parts} == set(range(1, wanted + 1)):
+            return
+        raise PathError(
+            f"{path} holds {len(names)} of {wanted} parts of a checkpoint, and no index: it is not whole",
+            [path],
+        )
+    raise PathError(
+        f"{path} holds several safetensors files, and no index says that they belong together; "
+        f"open one of {_some(names)}",
+        [path],
+    )
 
 
-def _without_metadata(root: Path, names: tuple[str, ...]) -> str:
+def _without(files: Files, names: Sequence[str], options: dict[str, Any]) -> str:
     """What a directory holds instead of a checkpoint."""
-    data = sum(name.endswith(".distcp") for name in names)
-    if data:
-        return f"holds {data} .distcp files but no {METADATA_FILE}: the save did not finish"
-    for name in names:
-        if name.endswith(_NOT_YET):
-            return f"holds {name}: not supported yet"
-    below = [entry for entry in sorted(root.iterdir()) if entry.is_dir()]
-    inner = [entry.name for entry in below if (entry / METADATA_FILE).is_file()]
+    torch = [name for name in names if name.endswith(_TORCH)]
+    if torch:
+        return f"is no checkpoint; it holds {_some(torch)}: open {'that file' if len(torch) == 1 else 'one'}"
+    below = [name for name, kind in files.entries().items() if kind == "folder"]
+    inner = [name for name in below[:_LOOKED_INTO] if _looks_right(f"{files.root}/{name}", options)]
     if inner:
         more = f" and {len(inner) - 3} more" if len(inner) > 3 else ""
         return f"is no checkpoint, but holds some; open one of {', '.join(inner[:3])}{more}"
-    held = [*names, *(f"{entry.name}/" for entry in below)]
-    if not held:
-        return "is empty: no checkpoint"
-    return f"holds no checkpoint; it has {', '.join(held[:3])}{', ...' if len(held) > 3 else ''}"
+    held = [*names, *(f"{name}/" for name in below)]
+    return f"holds no checkpoint; it has {_some(held)}" if held else "is empty: no checkpoint"
+
+
+def _looks_right(root: str, options: dict[str, Any]) -> bool:
+    names = files_at(root, **options).names()
+    return METADATA_FILE in names or any(name.endswith((SUFFIX, INDEX_SUFFIX)) for name in names)
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"

@@ -1,12 +1,16 @@
+import json
 import os
 import subprocess
 import sys
+import uuid
 
+import fsspec
 import pytest
 import torch
 import torch.distributed.checkpoint as stock
+from safetensors.torch import save_file
 
-from ckptlab.errors import CorruptError, PathError, UnsafeError
+from ckptlab.errors import CheckpointError, CorruptError, PathError, UnsafeError
 from ckptlab.layout import Layout
 from ckptlab.storage.checkpoint import FileProblem, open_checkpoint
 from ckptlab.storage.sidecar import layout_file, write_layouts
@@ -99,7 +103,16 @@ def test_one_file_of_it(saved):
             ["__0_0.distcp", "__1_0.distcp"],
             r"holds 2 \.distcp files but no \.metadata: the save did not finish",
         ),
-        (["config.json", "model.safetensors"], "holds model.safetensors: not supported yet"),
+        (["a.safetensors", "b.safetensors"], "no index says that they belong together; open one of a.safe"),
+        (["m-00001-of-00002.safetensors"], "holds 1 of 2 parts of a checkpoint, and no index"),
+        (["m-1-of-2.safetensors", "n-2-of-2.safetensors"], "no index says that they belong together"),
+        (
+            [f"{m}.safetensors.index.json" for m in "ab"],
+            "more than one checkpoint; open one of a.safetensors.in",
+        ),
+        (["x.pt", "config.json"], r"is no checkpoint; it holds x\.pt: open that file$"),
+        (["x.pt", "y.bin"], r"is no checkpoint; it holds x\.pt, y\.bin: open one$"),
+        (["unet/a.safetensors", "vae/.metadata", "logs/x"], "holds some; open one of unet, vae$"),
         (["a.txt"], r"holds no checkpoint; it has a\.txt$"),
         (["a", "b", "c", "d"], r"it has a, b, c, \.\.\.$"),
         (["s1/.metadata"], "holds some; open one of s1$"),
@@ -115,11 +128,82 @@ def test_what_a_directory_holds_instead(tmp_path, names, message):
         open_checkpoint(tmp_path)
 
 
+LEGACY = {"_use_new_zipfile_serialization": False}
+
+
 def test_a_file_of_another_format(tmp_path):
-    for name, message in [("m.safetensors", "not supported yet"), ("x.txt", "a checkpoint is a directory")]:
-        (tmp_path / name).write_bytes(b"x")
-        with pytest.raises(PathError, match=message):
+    torch.save({"w": torch.zeros(2)}, tmp_path / "old.pt", **LEGACY)
+    for name, data, error, message in [
+        ("m.safetensors", b"x", CorruptError, "no safetensors file: it has 1 bytes"),
+        ("x.pt", b"x", CorruptError, "no torch.save file, or a damaged one: it begins with b'x'"),
+        (
+            "x.txt",
+            b"x",
+            PathError,
+            "that is a directory, a safetensors file, or a file that torch.save wrote",
+        ),
+        ("empty", b"", PathError, "is no checkpoint"),
+        (
+            "old.bin",
+            (tmp_path / "old.pt").read_bytes(),
+            CheckpointError,
+            "torch.load it and torch.save it again",
+        ),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(error, match=message):
             open_checkpoint(tmp_path / name)
+
+
+def test_content_tells_the_format_of_a_file_whatever_its_name(tmp_path):
+    state = {"w": torch.arange(6.0).reshape(2, 3)}
+    torch.save(state, tmp_path / "a.whatever")
+    save_file(state, tmp_path / "b.whatever")
+    for name, format in [("a.whatever", "torch"), ("b.whatever", "safetensors")]:
+        checkpoint = open_checkpoint(tmp_path / name)
+        assert checkpoint.format == format
+        assert checkpoint["w"].numpy().tolist() == state["w"].tolist()
+
+
+def test_an_index_is_preferred_and_one_by_another_name_will_do(tmp_path):
+    save_file({"w": torch.zeros(2)}, tmp_path / "d.safetensors")
+    save_file({"v": torch.zeros(2)}, tmp_path / "other.safetensors")
+    index = tmp_path / "diffusion.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"w": "d.safetensors"}}))
+    assert open_checkpoint(tmp_path).keys() == ("w",)
+    assert open_checkpoint(index).keys() == ("w",)
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"v": "other.safetensors"}})
+    )
+    assert open_checkpoint(tmp_path).keys() == ("v",)
+
+
+def test_urls(tmp_path, saved):
+    state = {"w": torch.arange(6.0).reshape(2, 3)}
+    save_file(state, tmp_path / "m.safetensors")
+    torch.save(state, tmp_path / "m.pt")
+    memory = fsspec.filesystem("memory")
+    top = f"/ckptlab-test-{uuid.uuid4().hex}"
+    try:
+        memory.put(str(saved), f"{top}/dcp", recursive=True)
+        memory.put(str(tmp_path / "m.safetensors"), f"{top}/st/m.safetensors")
+        memory.put(str(tmp_path / "m.pt"), f"{top}/m.pt")
+        checkpoint = open_checkpoint(f"memory:/{top}/dcp")
+        assert checkpoint.path == f"memory:/{top}/dcp"
+        assert checkpoint.keys() == ("model.w", "model.b", "step")
+        for path in ("st", "st/m.safetensors", "m.pt"):
+            assert open_checkpoint(f"memory:/{top}/{path}")["w"].numpy().tolist() == state["w"].tolist()
+        with pytest.raises(PathError, match="open its directory, memory:/"):
+            open_checkpoint(f"memory:/{top}/dcp/.metadata")
+        memory.rm_file(f"{top}/m.pt")
+        with pytest.raises(PathError, match=r"holds some; open one of dcp, st$"):
+            open_checkpoint(f"memory:/{top}")
+        with pytest.raises(PathError, match="does not exist"):
+            open_checkpoint(f"memory:/{top}/nowhere")
+    finally:
+        memory.rm(top, recursive=True)
+    assert open_checkpoint(f"file://{saved}").keys() == ("model.w", "model.b", "step")
+    assert open_checkpoint(f"file://{tmp_path}/m.pt").keys() == ("w",)
 
 
 def test_damaged_and_hostile_metadata_name_the_file(saved):
@@ -131,9 +215,13 @@ def test_damaged_and_hostile_metadata_name_the_file(saved):
         open_checkpoint(saved)
 
 
-def test_without_torch(saved):
+def test_without_torch(tmp_path, saved):
+    paths = [saved, tmp_path / "m.pt", tmp_path / "m.safetensors"]
+    torch.save({"model": {"w": torch.zeros(2, 2)}}, paths[1])
+    save_file({"model.w": torch.zeros(2, 2)}, paths[2])
     code = (
         "import sys; from ckptlab.storage.checkpoint import open_checkpoint; "
-        f"c = open_checkpoint({str(saved)!r}); repr(c); c.check_files(); sys.exit('torch' in sys.modules)"
+        f"paths = {[str(path) for path in paths]}; cs = [open_checkpoint(p) for p in paths]; "
+        "[(repr(c), c.check_files(), c['model.w'][0]) for c in cs]; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=os.getcwd()).returncode == 0
