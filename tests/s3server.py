@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
+import pytest
+
 Fault = Literal["500", "503", "403", "reset", "cut", "stall"]
 """An answer of the gate's own; a connection that breaks before or in the middle of an answer; none at all."""
 
@@ -240,3 +242,30 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
         assert server.poll() is None, "the S3 server did not start"
         assert time.monotonic() < until, f"no S3 server after {_START_LIMIT} s"
         time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Gate]:
+    """One server for the session, with a bucket named `bucket`."""
+    with s3_server() as gate:
+        made = http.client.HTTPConnection(gate.url.removeprefix("http://"))
+        made.request("PUT", "/bucket")
+        assert made.getresponse().status == 200
+        made.close()
+        yield gate
+
+
+@pytest.fixture
+def gate(server: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """The way to the server for this process; nothing fails yet and nothing is counted yet."""
+    for key, value in server.environment().items():
+        monkeypatch.setenv(key, value)
+    server.clear()
+    yield server
+    server.clear()
+
+
+@pytest.fixture
+def far(gate: Gate, request: pytest.FixtureRequest) -> str:
+    """A URL for this test alone."""
+    return f"s3://bucket/{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)}"

@@ -131,13 +131,17 @@ class FsspecFiles:
         block = max(_BLOCK, -(-size // _MOST_BLOCKS))
         file = self._try("create it", lambda: self._open(path, block), name)
         try:
-            yield _Stream(self, name, file)
+            stream = _Stream(self, name, file)
+            yield stream
             self._told("write it", lambda: _keep(file), name)
         except BaseException:
             # What went wrong is more worth telling than that clearing up failed, too.
             with suppress(Exception), self._turn:
                 _drop(file, self._fs, path)
             raise
+        if (came := self.size(name)) != stream.at:
+            self.remove(name)
+            raise CorruptError(f"{self._where(name)}: {stream.at} bytes were sent, {came} arrived", [name])
 
     def publish(self, name: str, data: bytes, sync: bool) -> None:
         """Put a whole file in place in one step, over an old one if there is one."""
@@ -285,20 +289,20 @@ class _Stream:
     """A file that is written from its beginning to its end."""
 
     def __init__(self, files: FsspecFiles, name: str, file: Any) -> None:
-        self._files, self._name, self._file, self._at = files, name, file, 0
+        self._files, self._name, self._file, self.at = files, name, file, 0
         self._lock = threading.Lock()
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
         with self._lock:
-            assert offset == self._at, f"byte {offset} of a stream that stands at byte {self._at}"
+            assert offset == self.at, f"byte {offset} of a stream that stands at byte {self.at}"
             for buffer in buffers:
                 view = memoryview(buffer).cast("B")
                 for start in range(0, len(view), _BLOCK):
                     self._write(view[start : start + _BLOCK])
-                self._at += len(view)
+                self.at += len(view)
 
     def _write(self, data: memoryview) -> None:
-        self._files._told(f"write byte {self._at}", lambda: self._file.write(data), self._name)
+        self._files._told(f"write byte {self.at}", lambda: self._file.write(data), self._name)
 
     def sync(self) -> None:
         """Nothing to do: a far file is there, and lasts, when it is whole, and not before."""
