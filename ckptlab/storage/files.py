@@ -42,11 +42,21 @@ class Files(Protocol):
     def root(self) -> str:
         """Where the files are."""
 
+    def folder(self, name: str) -> Files:
+        """The files of a folder under the root."""
+
+    @property
+    def mapped(self) -> bool:
+        """Whether a view is mapped, so that only what is looked at is read."""
+
     def make(self) -> None:
         """Make the root ready to be written into; `PathError` if it cannot be one."""
 
     def names(self) -> tuple[str, ...]:
         """Every file directly under the root, sorted."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of every file directly under the root, by name, sorted; asks once for all of them."""
 
     def entries(self) -> Mapping[str, Kind]:
         """What stands directly under the root, by name, sorted; nothing if there is no such root."""

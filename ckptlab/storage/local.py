@@ -30,11 +30,17 @@ class LocalFiles:
     nobody closes, replaces or removes what another is reading.
     """
 
+    mapped = True
+
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root: str = os.fspath(root)
         self._open: dict[str, int] = {}
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._open)
+
+    def folder(self, name: str) -> LocalFiles:
+        """The files of a directory under the root."""
+        return LocalFiles(self._path(name))
 
     def make(self) -> None:
         """Create the directory; `PathError` if something else is there."""
@@ -50,6 +56,10 @@ class LocalFiles:
                 return tuple(sorted(entry.name for entry in entries if entry.is_file()))
         except FileNotFoundError:
             return ()
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of every file directly under the root, by name, sorted."""
+        return {name: self.size(name) for name in self.names()}
 
     def entries(self) -> Mapping[str, Kind]:
         """What stands directly under the root, by name, sorted; nothing if there is no such directory."""

@@ -5,6 +5,7 @@ It knows no format: not what a name means, nor what the bytes are.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,6 +43,8 @@ class FsspecFiles:
     or cannot be reached; `CorruptError` for a file that is missing or too short.
     """
 
+    mapped = False
+
     def __init__(self, url: str, *, patience: float = PATIENCE, **storage_options: Any) -> None:
         self.root: str = url.rstrip("/")
         self.fetched = 0
@@ -52,6 +55,13 @@ class FsspecFiles:
         # Only fsspec's asynchronous file systems say that threads may share one.
         self._turn: AbstractContextManager[Any] = nullcontext() if self._fs.async_impl else threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
+
+    def folder(self, name: str) -> FsspecFiles:
+        """The files of a folder under the root, by the same connection."""
+        below = copy.copy(self)
+        below.root, below._top = self._where(name), self._path(name)
+        below.fetched, below._lock, below._pool = 0, threading.Lock(), None
+        return below
 
     def make(self) -> None:
         """Make the root ready to be written into; `PathError` if it is a file or its bucket is missing."""
@@ -72,6 +82,10 @@ class FsspecFiles:
     def names(self) -> tuple[str, ...]:
         """Every file directly under the root, sorted; none if there is no such root."""
         return tuple(name for name, entry in self._list().items() if entry["type"] == "file")
+
+    def sizes(self) -> Mapping[str, int]:
+        """Bytes of every file directly under the root, by name, sorted."""
+        return {name: int(entry["size"]) for name, entry in self._list().items() if entry["type"] == "file"}
 
     def entries(self) -> Mapping[str, Kind]:
         """What stands directly under the root, by name, sorted; nothing if there is no such root."""

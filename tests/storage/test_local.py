@@ -137,6 +137,18 @@ def test_entries_tell_files_from_folders_and_follow_no_link(files, tmp_path):
     ]
 
 
+def test_sizes_and_folders(files):
+    assert files.sizes() == {}
+    files.publish("b", b"123", sync=False)
+    below = files.folder("in/here")
+    below.publish("a", b"12", sync=False)
+    assert files.sizes() == {"b": 3}
+    assert (below.root, below.sizes()) == (f"{files.root}/in/here", {"a": 2})
+    assert files.read("in/here/a", 0, 2) == b"12"
+    with pytest.raises(CorruptError, match="not inside"):
+        files.folder("../x")
+
+
 def test_a_root_goes_when_it_is_empty(files):
     files.publish("a", b"1", sync=False)
     files.unmake()

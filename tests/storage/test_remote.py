@@ -169,16 +169,22 @@ def test_remove(files):
 
 
 def test_only_files_directly_under_the_root_are_named(files):
-    below = FsspecFiles(f"{files.root}/folder")
+    below = files.folder("folder")
     below.make()
-    below.publish("x", b"1", sync=False)
-    files.publish("b", b"1", sync=False)
+    below.publish("x", b"12", sync=False)
+    files.publish("b", b"123", sync=False)
     files.publish("a", b"1", sync=False)
     beside = FsspecFiles(f"{files.root}2")
     beside.make()
     beside.publish("y", b"1", sync=False)
     assert files.names() == ("a", "b")
     assert list(files.entries().items()) == [("a", "file"), ("b", "file"), ("folder", "folder")]
+    assert files.sizes() == {"a": 1, "b": 3}
+    assert (below.root, below.sizes()) == (f"{files.root}/folder", {"x": 2})
+    assert FsspecFiles(below.root).read("x", 0, 2) == below.read("x", 0, 2) == b"12"
+    assert files.folder("nothing").names() == ()
+    with pytest.raises(CorruptError, match="not inside"):
+        files.folder("../x")
     assert FsspecFiles(f"{files.root}/nothing").names() == ()
     assert FsspecFiles(f"{files.root}/a").names() == ()
 
@@ -401,7 +407,9 @@ def test_patience_ends_in_one_clear_error(far, gate):
     files.publish("a", b"12345", sync=False)
     failed = gate.fail("503", 1000)
     began = time.monotonic()
-    with pytest.raises(PathError, match=rf"{far}/a: cannot read bytes 0 to 5: .*Service Unavailable") as caught:
+    with pytest.raises(
+        PathError, match=rf"{far}/a: cannot read bytes 0 to 5: .*Service Unavailable"
+    ) as caught:
         files.read("a", 0, 5)
     assert time.monotonic() - began < 30
     assert len(failed) >= 2
