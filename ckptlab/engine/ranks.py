@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import pickle
 import traceback
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from ckptlab.errors import CheckpointError, RankError
 from ckptlab.events import Phase
 
 T = TypeVar("T")
+
+_TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,7 @@ class Team:
             return self
         default, made = _BESIDE.get(self.ranks, (None, self))
         if default is not dist.group.WORLD:
-            group = dist.new_group(list(self.ranks), backend="gloo", use_local_synchronization=True)
-            made = Team.of(group)
+            made = Team.of(_gloo(self))
             _BESIDE[self.ranks] = (dist.group.WORLD, made)
         return made
 
@@ -130,6 +134,27 @@ class Team:
 
 _BESIDE: dict[tuple[int, ...], tuple[Any, Team]] = {}
 """Teams beside others, each with the default group of its time: when that is destroyed, they are too."""
+
+
+def _gloo(team: Team) -> dist.ProcessGroup:
+    """A new group of the same ranks, made by these ranks alone."""
+    if team.world == dist.get_world_size():
+        group: dist.ProcessGroup = dist.new_group(backend="gloo")
+        return group
+    # new_group(use_local_synchronization=True) names a group by how many groups this process knows already.
+    # Ranks that are in different parts of a job count differently, and would wait for each other for ever.
+    name = distributed_c10d.GroupName(team.from_rank(team.ranks[0], f"ckptlab {uuid.uuid4()}"))
+    group, _ = distributed_c10d._new_process_group_helper(
+        team.world,
+        team.rank,
+        list(team.ranks),
+        distributed_c10d.Backend("gloo"),
+        distributed_c10d._get_default_store(),
+        name,
+        timeout=_TIMEOUT,
+    )
+    distributed_c10d._world.pg_group_ranks[group] = {rank: i for i, rank in enumerate(team.ranks)}
+    return group
 
 
 @dataclass(frozen=True)
