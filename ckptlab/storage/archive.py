@@ -69,6 +69,13 @@ class Archive:
             raise ValueError(f"no torch.save archive: records {self._zip.namelist()[:5]}")
         self._prefix = pickles[0].removesuffix("data.pkl")
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every record."""
+        return tuple(
+            name.removeprefix(self._prefix) for name in self._zip.namelist() if name.startswith(self._prefix)
+        )
+
     def __contains__(self, name: str) -> bool:
         return self._prefix + name in self._zip.NameToInfo
 
