@@ -17,14 +17,13 @@ from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
-from ckptlab.storage.safetensors import INDEX_SUFFIX, SUFFIX, open_files, open_index
+from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SUFFIX, open_files, open_index
 from ckptlab.storage.sidecar import layout_file, read_layouts
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
 from ckptlab.storage.where import files_at, is_url
 
 __all__ = ["Checkpoint", "FileProblem", "Format", "open_checkpoint"]
 
-_INDEX = f"model{INDEX_SUFFIX}"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,9})\.safetensors")
 _OF_RANK = re.compile(r"shard-\d+-.*\.safetensors")
@@ -102,8 +101,8 @@ def _open_directory(path: str, files: Files, options: dict[str, Any]) -> Checkpo
             f"{path} holds {data} .distcp files but no {METADATA_FILE}: the save did not finish", [path]
         )
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
-    if _INDEX in indexes or len(indexes) == 1:
-        return open_index(path, files, _INDEX if _INDEX in indexes else indexes[0])
+    if INDEX_FILE in indexes or len(indexes) == 1:
+        return open_index(path, files, INDEX_FILE if INDEX_FILE in indexes else indexes[0])
     if indexes:
         raise PathError(f"{path} holds more than one checkpoint; open one of {', '.join(indexes)}", [path])
     data_files = [name for name in names if name.endswith(SUFFIX)]

@@ -23,6 +23,7 @@ from ckptlab.storage.torch_save import Payload
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
+INDEX_FILE = f"model{INDEX_SUFFIX}"
 
 DTYPES: Mapping[str, str] = {
     "U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64", "F32": "float32",
@@ -35,7 +36,8 @@ DTYPES: Mapping[str, str] = {
 _MAX = 2**63 - 1
 _LONGEST = 100_000_000
 _FIRST_READ = 1 << 16
-_SHARDING = "DCP_SHARDING_INFO"
+_OF_TORCH = "DCP_"
+_SHARDING = f"{_OF_TORCH}SHARDING_INFO"
 _RANK_FILE = re.compile(r"shard-(\d{1,9})-.*")
 
 
@@ -119,7 +121,8 @@ def _open(path: str, files: Files, names: Sequence[str], listed: Mapping[str, st
     for fqn, name in listed.items():
         if fqn not in pieces:
             raise CorruptError(f"{files.root}/{name}: has no tensor {fqn!r}, though the index says so", [fqn])
-    notes.pop(_SHARDING, None)
+    if _SHARDING in notes:
+        notes = {key: value for key, value in notes.items() if not key.startswith(_OF_TORCH)}
     return _checkpoint(path, files, names, pieces, notes)
 
 

@@ -123,7 +123,7 @@ class StoredTensor:
         ranges, view = parse_index(index, self.shape, self.fqn)
         bits = np.empty([len(r) for r in ranges], _BITS[ITEMSIZE[self.dtype]])
         if bits.size:
-            self._fill(bits, ranges)
+            self.fill(bits, ranges)
         return bits.view(numpy_dtype(self.dtype))[view]
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
@@ -147,8 +147,8 @@ class StoredTensor:
             + (f", saved as {layout!r}" if layout else "")
         )
 
-    def _fill(self, bits: Array, ranges: Sequence[range]) -> None:
-        """Read the elements at the product of ascending `ranges` into `bits`, of their shape."""
+    def fill(self, bits: Array, ranges: Sequence[range]) -> None:
+        """Read the elements at the product of ascending `ranges` into `bits`, of their shape and itemsize."""
         boxes = self.checkpoint.metadata.boxes(self.row)
         around = Box(tuple(r.start for r in ranges), tuple(r[-1] + 1 - r.start for r in ranges))
         filled, seen = 0, set()

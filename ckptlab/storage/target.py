@@ -1,0 +1,160 @@
+"""Where a conversion goes: a place that may be written to, and files that appear only when they are whole.
+
+It knows no elements, and of formats only which files make up a checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ckptlab.errors import CheckpointError, PathError
+from ckptlab.events import Trace
+from ckptlab.storage.checkpoint import open_checkpoint
+from ckptlab.storage.dcp import METADATA_FILE
+from ckptlab.storage.files import Files
+from ckptlab.storage.opened import Checkpoint, Format
+from ckptlab.storage.safetensors import INDEX_SUFFIX, SUFFIX
+from ckptlab.storage.sidecar import LAYOUT_PREFIX
+from ckptlab.storage.stream import Stream
+from ckptlab.storage.where import files_at, is_url
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The file `name` under `files`, or all of `files` if `name` is None; `old` is the checkpoint there now.
+
+    A new checkpoint in a directory that has files of one takes file names of its own `generation`.
+    """
+
+    path: str
+    format: Format
+    files: Files
+    name: str | None
+    old: Checkpoint | None
+    generation: str
+    sync: bool
+    trace: Trace
+    _begun: list[str] = field(default_factory=list)
+    _made: list[bool] = field(default_factory=list)
+
+    def make(self) -> None:
+        """Make it ready to be written into."""
+        self._made.append(not is_url(self.files.root) and not Path(self.files.root).exists())
+        self.files.make()
+
+    @contextmanager
+    def file(self, name: str, size: int = 0) -> Iterator[Stream]:
+        """A new file, written from its beginning to its end; `size` bytes are reserved for it."""
+        self._begun.append(name)
+        with self.files.create(name, size) as writer:
+            yield Stream(writer, self.trace)
+            if self.sync:
+                writer.sync()
+
+    def discard(self) -> None:
+        """Remove what was begun; never raises, for something else went wrong already."""
+        for name in self._begun:
+            with suppress(CheckpointError, OSError):
+                self.files.remove(name)
+        if any(self._made):
+            with suppress(CheckpointError, OSError):
+                self.files.unmake()
+
+    def clear(self, new: Collection[str]) -> None:
+        """Remove what the old checkpoint left, first what makes it one."""
+        if self.old is None or self.name is not None:
+            return
+        data = set(self.old.metadata.files)
+        names = [name for name in self.files.names() if name not in new]
+        for name in [name for name in names if _control(name)] + [name for name in names if name in data]:
+            self.files.remove(name)
+
+
+def temporary(name: str) -> str:
+    """A name for a file that is not whole yet."""
+    return f".{name}.{uuid.uuid4().hex}.tmp"
+
+
+def target_at(
+    path: str | os.PathLike[str],
+    format: Format,
+    source: Checkpoint,
+    overwrite: bool,
+    sync: bool,
+    trace: Trace,
+) -> Target:
+    """The place at `path` for a checkpoint of this format.
+
+    Raises `PathError` if it is the source, is there already (unless `overwrite`), or is a directory where the
+    format has one file.
+    """
+    text = os.fspath(path)
+    single = format == "torch" or (format == "safetensors" and text.endswith(SUFFIX))
+    if single:
+        parent, name = _parent(text)
+        files = files_at(parent)
+        kind = files.entries().get(name)
+        if kind == "folder":
+            raise PathError(
+                f"{text} is a directory; name a file, such as {text.rstrip('/')}/model.pt", [text]
+            )
+        there = kind is not None
+        if {_real(files, name)} & _source(source):
+            raise PathError(f"{text} is the source itself; choose another target", [text])
+        _refuse(text, there, overwrite)
+        return Target(text, format, files, name, None, "", sync, trace)
+    files = files_at(path)
+    old = _old(text)
+    if old is not None and (_source(old) & _source(source) or _real(files) == _real(files_at(source.path))):
+        raise PathError(f"{text} is the source itself; choose another target", [text])
+    parts = [name for name in files.names() if _control(name) or name.endswith((SUFFIX, ".distcp"))]
+    _refuse(text, old is not None or bool(parts), overwrite)
+    generation = uuid.uuid4().hex[:8] if parts else ""
+    return Target(text, format, files, None, old, generation, sync, trace)
+
+
+def _old(path: str) -> Checkpoint | None:
+    """The checkpoint in a directory, if there is one."""
+    try:
+        return open_checkpoint(path)
+    except PathError:
+        return None
+    except CheckpointError as error:
+        raise PathError(
+            f"{path} holds a checkpoint that cannot be opened; remove it or choose another path: {error}",
+            [path],
+        ) from error
+
+
+def _refuse(path: str, there: bool, overwrite: bool) -> None:
+    if there and not overwrite:
+        raise PathError(f"{path} is there already; choose another path or overwrite=True", [path])
+
+
+def _control(name: str) -> bool:
+    """Whether a file makes others a checkpoint, or tells of one."""
+    return name == METADATA_FILE or name.endswith(INDEX_SUFFIX) or name.startswith(LAYOUT_PREFIX)
+
+
+def _parent(path: str) -> tuple[str, str]:
+    if is_url(path):
+        parent, _, name = path.rpartition("/")
+        return parent, name
+    return os.fspath(Path(path).parent), Path(path).name
+
+
+def _source(checkpoint: Checkpoint) -> set[str]:
+    """Every data file of a checkpoint, each by one name."""
+    return {_real(checkpoint.files, name) for name in checkpoint.metadata.files}
+
+
+def _real(files: Files, name: str = "") -> str:
+    root = files.root.rstrip("/")
+    return f"{root}/{name}" if is_url(files.root) else os.fspath(Path(files.root, name).resolve())
