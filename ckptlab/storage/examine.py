@@ -1,0 +1,230 @@
+"""An audit at work: every file, every place and every byte of an opened checkpoint, looked at once.
+
+What it makes of them are findings; it changes nothing and runs nothing. It knows no torch, no
+rank of this process and no plan.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from ckptlab.errors import CorruptError
+from ckptlab.events import Trace
+from ckptlab.storage.archive import Read
+from ckptlab.storage.cover import Piece, check_boxes, check_bytes, gaps, many
+from ckptlab.storage.dcp import METADATA_FILE
+from ckptlab.storage.files import Files
+from ckptlab.storage.finding import Finding, What, count, named
+from ckptlab.storage.leftovers import check_names, check_times
+from ckptlab.storage.local import LocalFiles
+from ckptlab.storage.opened import Checkpoint
+from ckptlab.storage.sound import Crc, Verdict, archives, check_archive, check_tensor
+from ckptlab.storage.template import crc32
+
+_BLOCK, _MOST = 4 << 20, 64
+_RESTORE = "Restore the file from a copy; all other keys can be loaded."
+
+
+@dataclass
+class Examination:
+    """One audit of the pieces `found`, in the order of files and bytes; `unchecked` have no stored crc."""
+
+    checkpoint: Checkpoint
+    found: Sequence[Piece]
+    trace: Trace
+    unchecked: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def files(self) -> Files:
+        """Where the bytes are."""
+        return self.checkpoint.files
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The data files."""
+        return self.checkpoint.metadata.files
+
+    def findings(self, threads: int) -> Iterator[Finding]:
+        """All that is wrong or worth telling, by so many threads."""
+        metadata = self.checkpoint.metadata
+        sizes = [self._size(name) for name in self.names]
+        yield from check_boxes(metadata)
+        if self.checkpoint.format == "dcp":
+            yield from check_bytes(self.found, self.names)
+        yield from self._absent(sizes)
+        there = [p for p in self.found if p.end <= (sizes[p.file] or 0) or not p.length]
+        match self.checkpoint.format:
+            case "dcp":
+                yield from self._chunks(there, sizes, threads)
+                yield from self._between(sizes)
+                yield from check_names(self.files.names(), self.names, metadata.save_id)
+                yield from check_times(self._times())
+            case "torch":
+                yield from self._records(sizes)
+            case "safetensors":
+                self.unchecked = len(there)
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return self.files.size(name)
+        except CorruptError:
+            return None
+
+    def _absent(self, sizes: Sequence[int | None]) -> Iterator[Finding]:
+        """Files that are not there, or not long enough."""
+        for file, size in enumerate(sizes):
+            lost = [p for p in self.found if p.file == file and p.length and p.end > (size or 0)]
+            if not lost:
+                continue
+            keys = tuple(dict.fromkeys(piece.key for piece in lost))
+            held = f"{many(lost)} of {named(keys)}"
+            if size is None:
+                detail, remedy = f"{self.names[file]} is not there; it holds {held}", "Copy it here again."
+                yield Finding("damage", "missing", detail, remedy, self.names[file], keys)
+            else:
+                detail = f"{self.names[file]} ends at byte {size}, and should at {max(p.end for p in lost)}: "
+                remedy = "It was cut off while it was written or copied; copy it here again."
+                yield Finding("damage", "short", f"{detail}{held} lost", remedy, self.names[file], keys)
+
+    # ------------------------------------------------------------ DCP: one archive a chunk
+
+    def _chunks(self, there: Sequence[Piece], sizes: Sequence[int | None], threads: int) -> Iterator[Finding]:
+        pool = ThreadPoolExecutor(threads, "ckptlab-audit")
+        try:
+            told = [both for batch in pool.map(self._verdicts, _batches(there)) for both in batch]
+        finally:
+            # Ctrl-C must not wait for what has not begun.
+            pool.shutdown(cancel_futures=True)
+        self.unchecked = sum(verdict.state == "unchecked" for _, verdict in told)
+        for file, group in groupby(told, key=lambda both: both[0].file):
+            mine = list(group)
+            wrong = [(p, v) for p, v in mine if v.state in ("wrapping", "other")]
+            if wrong:
+                good = [p for p, v in mine if v.state not in ("wrapping", "other")]
+                yield from self._misplaced(file, sizes[file] or 0, good, wrong)
+            yield from (self._piece("crc", p, v) for p, v in mine if v.state == "crc")
+
+    def _verdicts(self, batch: Sequence[Piece]) -> list[tuple[Piece, Verdict]]:
+        told = [(piece, self._verdict(piece)) for piece in batch]
+        with self._lock:
+            self.trace.moved(sum(piece.length for piece in batch))
+        return told
+
+    def _verdict(self, piece: Piece) -> Verdict:
+        name = self.names[piece.file]
+        try:
+            if piece.length <= _BLOCK:
+                data = self.files.read(name, piece.start, piece.length)
+                return _check(
+                    piece, lambda at, n: data[at : at + n], lambda at, n: crc32(memoryview(data)[at : at + n])
+                )
+            return _check(
+                piece,
+                lambda at, n: self.files.read(name, piece.start + at, n),
+                lambda at, n: self._crc_of(piece.file, piece.start + at, n),
+            )
+        except CorruptError as error:
+            return Verdict("wrapping", str(error))
+
+    def _crc_of(self, file: int, start: int, length: int) -> int:
+        crc, block = 0, bytearray(min(length, _BLOCK))
+        for at in range(start, start + length, _BLOCK):
+            part = memoryview(block)[: min(_BLOCK, start + length - at)]
+            self.files.read_into(self.names[file], at, part)
+            crc = crc32(part, crc)
+        return crc
+
+    def _piece(self, what: What, piece: Piece, verdict: Verdict) -> Finding:
+        name = self.names[piece.file]
+        return Finding("damage", what, f"{name}: {piece}: {verdict.why}", _RESTORE, name, (piece.key,))
+
+    def _misplaced(
+        self, file: int, size: int, good: Sequence[Piece], wrong: Sequence[tuple[Piece, Verdict]]
+    ) -> Iterator[Finding]:
+        """What is wrong with the wrapping of chunks, which may all be because the file is another save's."""
+        name, keys = self.names[file], tuple(dict.fromkeys(piece.key for piece, _ in wrong))
+        known = {(piece.start, piece.end) for piece, _ in wrong}
+        strange = [
+            place
+            for place in archives(lambda at, n: self.files.read(name, at, n), size)
+            if place not in known and not _inside(place, good)
+        ]
+        if not strange and not any(verdict.state == "other" for _, verdict in wrong):
+            yield from (self._piece("wrapping", piece, verdict) for piece, verdict in wrong)
+            return
+        (first, verdict), n = wrong[0], len(strange)
+        seen = f"; {count(n, 'other')} there, the first at byte {strange[0][0]}" if strange else ""
+        detail = (
+            f"{name} does not hold what {METADATA_FILE} says: {many([p for p, _ in wrong])} of {named(keys)} "
+            f"not in place{seen} ({first}: {verdict.why})"
+        )
+        remedy = (
+            "Another save wrote over this file, as stock DCP does in place, and did not finish; load an "
+            "older checkpoint, or from this one only keys that lie in other files."
+        )
+        yield Finding("damage", "mixed", detail, remedy, name, keys)
+
+    def _between(self, sizes: Sequence[int | None]) -> Iterator[Finding]:
+        """Bytes that belong to nothing, unless they are but padding."""
+        for file, start, end in gaps(self.found, sizes):
+            name, zeros = self.names[file], crc32(bytes(end - start)) if end - start <= _BLOCK else None
+            if zeros is not None and self._crc_of(file, start, end - start) == zeros:
+                continue
+            detail = f"{name}: bytes {start} to {end} belong to no chunk and no object"
+            yield Finding("note", "bytes", detail, "No load looks there.", name)
+
+    def _times(self) -> dict[str, float]:
+        """When each file was last written, where that is known."""
+        if not isinstance(self.files, LocalFiles):
+            return {}
+        times = {}
+        for name in (METADATA_FILE, *self.names):
+            try:
+                times[name] = Path(self.files.root, name).stat().st_mtime
+            except OSError:
+                continue
+        return times
+
+    # ------------------------------------------------------------ torch.save: one archive in all
+
+    def _records(self, sizes: Sequence[int | None]) -> Iterator[Finding]:
+        name, size = self.names[0], sizes[0] or 0
+        verdict = check_archive(
+            lambda at, n: self.files.read(name, at, n), lambda at, n: self._crc_of(0, at, n), size
+        )
+        self.trace.moved(size)
+        if verdict.state == "unchecked":
+            self.unchecked = len(self.found)
+        elif verdict.state != "sound":
+            what: What = "crc" if verdict.state == "crc" else "wrapping"
+            yield Finding("damage", what, f"{name}: {verdict.why}", "Restore the file from a copy.", name)
+
+
+def _check(piece: Piece, read: Read, crc: Crc) -> Verdict:
+    if piece.box is None:
+        return check_archive(read, crc, piece.length)
+    return check_tensor(read, crc, piece.length, piece.dtype, piece.box.shape)
+
+
+def _batches(found: Sequence[Piece]) -> Iterator[Sequence[Piece]]:
+    """Pieces one after the other, so many at a time that a thread has something to do."""
+    batch: list[Piece] = []
+    for piece in found:
+        batch.append(piece)
+        if piece.length > _BLOCK or len(batch) >= _MOST:
+            yield batch
+            batch = []
+    yield batch
+
+
+def _inside(place: tuple[int, int], found: Sequence[Piece]) -> bool:
+    """Whether a range of bytes lies in one of some pieces, which are in the order of bytes."""
+    i = bisect_right(found, place[0], key=lambda piece: piece.start) - 1
+    return i >= 0 and place[1] <= found[i].end

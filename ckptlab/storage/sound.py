@@ -1,0 +1,123 @@
+"""Is a `torch.save` archive what its own checksums say? And what archives does a file hold?
+
+Bytes are read in blocks, so memory is bounded however long a record is. It knows no metadata, no
+checkpoint and no torch.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from ckptlab.errors import CheckpointError, CorruptError
+from ckptlab.storage.archive import Archive, Read, reading_zip
+from ckptlab.storage.template import template
+from ckptlab.storage.torch_save import locate
+
+Crc = Callable[[int, int], int]
+"""`crc(offset, n)` is the crc32 of n bytes of an archive, `offset` counted from its beginning."""
+
+State = Literal["sound", "unchecked", "crc", "wrapping", "other", "foreign"]
+
+_LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+_END_LENGTH, _ENDS_LENGTH = 22, 98
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How an archive was found: `why` is in words unless it is sound.
+
+    "unchecked": its writer computed no crc. "crc": a record's bytes are not those that its crc was
+    computed of. "wrapping": it is no archive, or a record is not where its directory says. "other": a whole
+    archive, but of another tensor. "foreign": a whole archive, but not of a tensor that can be read in place.
+    """
+
+    state: State
+    why: str = ""
+
+
+def check_tensor(read: Read, crc: Crc, length: int, dtype: str, shape: tuple[int, ...]) -> Verdict:
+    """Whether the archive of `length` bytes is sound and holds such a tensor.
+
+    What torch writes today is compared bit for bit, in one pass; else each record has its crc.
+    """
+    known = template(dtype, shape)
+    if length == known.length:
+        split = len(known.before)
+        if read(0, split) == known.before:
+            after = known.after(crc(split, known.nbytes))
+            if read(split + known.nbytes, len(after)) == after:
+                return Verdict("sound")
+    found = check_archive(read, crc, length)
+    if found.state in ("crc", "wrapping"):
+        return found
+    try:
+        locate(read, length, dtype, shape, "it")
+    except CorruptError as error:
+        return Verdict("other" if error.problems else "foreign", str(error).removeprefix("it: "))
+    except CheckpointError as error:
+        return Verdict("foreign", str(error).removeprefix("it: "))
+    return found
+
+
+def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
+    """Whether every record of an archive is where its directory says, with the crc that it says."""
+    try:
+        with reading_zip("it"):
+            archive = Archive(read, length)
+            starts = {name: _start(archive, name, read) for name in archive.names}
+    except CorruptError as error:
+        return Verdict("wrapping", str(error).removeprefix("it: "))
+    checked = False
+    for name, start in starts.items():
+        record = archive.record(name)
+        found = crc(start, record.file_size)
+        # A writer that computes no crc (an option of torch.save) leaves zeros.
+        if record.CRC not in (0, found):
+            what = f"record {name}, {record.file_size} bytes"
+            return Verdict("crc", f"{what}, has crc {found:08x}, but {record.CRC:08x} was stored with it")
+        checked |= record.CRC != 0
+    return Verdict("sound" if checked else "unchecked", "" if checked else "its writer stored no crc")
+
+
+def _start(archive: Archive, name: str, read: Read) -> int:
+    start, record = archive.start(name), archive.record(name)
+    spelled = record.orig_filename.encode()
+    if read(record.header_offset + 30, len(spelled)) != spelled:
+        raise ValueError(f"record {name} has another name in front of its bytes")
+    return start
+
+
+def archives(read: Read, length: int) -> Iterator[tuple[int, int]]:
+    """Where whole `torch.save` archives begin and end in `length` bytes, in the order of their ends.
+
+    Found by the directory at the end of each, wherever it is; what they hold is not looked at.
+    """
+    for at in _signatures(read, length):
+        if at + _END_LENGTH > length:
+            continue
+        size, offset = struct.unpack("<II", read(at + 12, 8))
+        # torch has written its long end records, 76 bytes of them, before the short one ever since.
+        for between in (_ENDS_LENGTH - _END_LENGTH, 0):
+            directory = at - between - size
+            if offset == 0xFFFFFFFF and between:
+                offset = struct.unpack("<Q", read(at - 28, 8))[0]
+            start = directory - offset
+            if start >= 0 and read(directory, 4) == _CENTRAL and read(start, 4) == _LOCAL:
+                yield start, at + _END_LENGTH
+                break
+
+
+def _signatures(read: Read, length: int) -> Iterator[int]:
+    """Every place where the end of an archive may be."""
+    at = 0
+    while at < length:
+        block = read(at, min(_BLOCK + len(_END) - 1, length - at))
+        found = block.find(_END)
+        while found >= 0:
+            yield at + found
+            found = block.find(_END, found + 1)
+        at += _BLOCK
