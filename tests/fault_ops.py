@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import threading
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
 import torch
+from async_ops import small
 from crosswise_ops import cut, full, poisoned
 from engine_ops import failure
 from seed_ops import quiet, same
@@ -56,3 +64,76 @@ def one_rank_has_not(ctx, path, rank, missing):
     state = _hsdp_state(ctx)
     mine = {fqn: v for fqn, v in state.items() if ctx.rank != rank or fqn not in missing}
     return failure(lambda: ckptlab.save(mine, path))
+
+
+# ---------------------------------------------------------------- every file operation
+
+_CALLS = [
+    "open", "mkdir", "scandir", "listdir", "posix_fallocate", "ftruncate", "truncate", "write", "pwrite",
+    "pwritev", "fsync", "fdatasync", "replace", "rename", "link", "unlink", "remove", "rmdir",
+]  # fmt: skip
+"""Calls of the system by which files are found, made, written, named and removed."""
+
+
+@contextmanager
+def operations(path, at=None, deed=None):
+    """The file operations on a checkpoint, as they happen; instead of number `at`, `deed(name, call)`."""
+    done, lock, real = [], threading.Lock(), {name: getattr(os, name) for name in _CALLS}
+    real["opened"] = io.open
+
+    def watched(name):
+        def call(*arguments, **options):
+            first = arguments[0] if arguments else ""
+            if not isinstance(first, int) and not os.fspath(first).startswith(path):
+                return real[name](*arguments, **options)
+            with lock:
+                number = len(done)
+                done.append(f"{name} {'' if isinstance(first, int) else os.path.basename(os.fspath(first))}")
+            if number == at:
+                return deed(name, lambda: _half(real, name, arguments))
+            return real[name](*arguments, **options)
+
+        return call
+
+    with ExitStack() as patches:
+        for name in _CALLS:
+            patches.enter_context(mock.patch.object(os, name, watched(name)))
+        patches.enter_context(mock.patch.object(io, "open", watched("opened")))
+        yield done
+
+
+def _half(real, name, arguments):
+    """Half of a write, if that is what it is."""
+    if name == "pwritev":
+        data = b"".join(bytes(memoryview(b).cast("B")) for b in arguments[1])
+        real["pwrite"](arguments[0], data[: len(data) // 2], arguments[2])
+    elif name in {"write", "pwrite"}:
+        real[name](arguments[0], arguments[1][: len(arguments[1]) // 2], *arguments[2:])
+
+
+def _die(_, half):
+    half()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def save_small(ctx, path, seed, how="save"):
+    """Save the small state of this seed, at once or asynchronously."""
+    if how == "async":
+        ckptlab.async_save(small(ctx, seed), path).result(30)
+    else:
+        ckptlab.save(small(ctx, seed), path)
+
+
+def count_operations(ctx, path, how):
+    """The file operations of each rank in a save over an older checkpoint."""
+    small(ctx, 2)
+    with operations(path) as done:
+        save_small(ctx, path, 2, how)
+    return done
+
+
+def killed_at_operation(ctx, path, rank, at, how):
+    """A save over an older checkpoint in which one rank dies at a file operation, a write half done."""
+    small(ctx, 2)
+    with operations(path, at if ctx.rank == rank else None, _die):
+        save_small(ctx, path, 2, how)
