@@ -6,20 +6,23 @@ Only its pickle is read, through an allow-list; the elements stay in the file. W
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
 from ckptlab.storage.archive import Archive, reading_zip
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.plain import FAITHFUL
+from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import (
     TENSOR,
     Called,
     Parameter,
+    Payload,
     Rebuild2,
     Rebuild3,
     StandIn,
@@ -33,6 +36,7 @@ ZIP = b"PK\x03\x04"
 LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """What stands behind the protocol in the first pickle of a file that torch wrote before 1.6."""
 
+_MAX = 2**63 - 1
 _TIMES = 64
 """Values may be shared within a pickle, but not so that they are this many times longer than it."""
 
@@ -76,6 +80,10 @@ def open_torch_file(path: str, files: Files, name: str) -> Checkpoint:
         archive = Archive(lambda start, n: files.read(name, start, n), size)
         _check_kind(archive, where)
         pickle = archive.content("data.pkl")
+        if archive.record("data.pkl").CRC not in (0, crc32(pickle)):
+            raise CorruptError(
+                f"{where}: damaged, its pickle has not the crc that was stored with it", [name]
+            )
         top = restricted_load(pickle, _ALLOWED, where, persistent_load=_storage)
         _check_size(top, len(pickle) * _TIMES, where)
         return _checkpoint(path, files, name, archive, _leaves(top, where))
@@ -101,27 +109,17 @@ def _check_kind(archive: Archive, where: str) -> None:
 
 
 def _checkpoint(path: str, files: Files, name: str, archive: Archive, leaves: list[_Leaf]) -> Checkpoint:
-    tensors, columns, payloads, crcs = [], ChunkColumns(), [], []
-    values = {}
+    tensors, columns, payloads, crcs, values = [], ChunkColumns(), [], [], {}
     for leaf in leaves:
         if not isinstance(leaf.value, _MADE):
             values[leaf.fqn] = leaf.value
             continue
-        try:
-            storage, made = _rebuilt(leaf.value)
-            payload = tensor_payload(made, archive)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{files.root}/{name}: {leaf.fqn!r} cannot be read in place: {error}; torch.load the file "
-                "and torch.save it with a plain tensor there",
-                [leaf.fqn],
-            ) from error
+        payload, crc = _place(leaf, archive, f"{files.root}/{name}")
         tensors.append(Tensor(leaf.fqn, payload.dtype, payload.shape))
-        columns.add(
-            Boxes.of([Box((0,) * len(payload.shape), payload.shape)]), [0], [payload.start], [payload.nbytes]
-        )
+        whole = Boxes.of([Box((0,) * len(payload.shape), payload.shape)])
+        columns.add(whole, [0], [payload.start], [payload.nbytes])
         payloads.append(replace(payload, start=0))
-        crcs.append(archive.record(f"data/{storage[2]}").CRC)
+        crcs.append(crc)
     at = archive.start("data.pkl")
     metadata = Metadata(
         tuple(tensors),
@@ -132,6 +130,26 @@ def _checkpoint(path: str, files: Files, name: str, archive: Archive, leaves: li
         {leaf.fqn: leaf.path for leaf in leaves},
     )
     return Checkpoint(path, "torch", metadata, files, tuple(payloads), values, tuple(crcs))
+
+
+def _place(leaf: _Leaf, archive: Archive, where: str) -> tuple[Payload, int]:
+    """Where the elements of a tensor lie in the file, and the crc of its storage."""
+    try:
+        storage, made = _rebuilt(leaf.value)
+        found = tensor_payload(made, archive)
+    except ValueError as error:
+        raise CheckpointError(
+            f"{where}: {leaf.fqn!r} cannot be read in place: {error}; torch.load the file "
+            "and torch.save it with a plain tensor there",
+            [leaf.fqn],
+        ) from error
+    payload = replace(found, dtype=str(found.dtype))
+    # Elements that all lie in one place are cheap to claim.
+    if math.prod(payload.shape) * ITEMSIZE[payload.dtype] > _MAX:
+        raise CorruptError(
+            f"{where}: {leaf.fqn!r} of {list(payload.shape)} is larger than memory", [leaf.fqn]
+        )
+    return payload, archive.record(f"data/{storage[2]}").CRC
 
 
 def _rebuilt(value: object) -> tuple[_Storage, Called]:
