@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
+
+from isal import isal_zlib
 
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
@@ -62,8 +64,9 @@ class Examination:
         there = [p for p in self.found if p.end <= (sizes[p.file] or 0) or not p.length]
         match self.checkpoint.format:
             case "dcp":
-                yield from self._chunks(there, sizes, threads)
-                yield from self._between(sizes)
+                wrong = list(self._chunks(there, sizes, threads))
+                yield from wrong
+                yield from self._between(sizes, {finding.file for finding in wrong})
                 yield from check_names(self.files.names(), self.names, metadata.save_id)
                 yield from check_times(self._times())
             case "torch":
@@ -138,7 +141,7 @@ class Examination:
         for at in range(start, start + length, _BLOCK):
             part = memoryview(block)[: min(_BLOCK, start + length - at)]
             self.files.read_into(self.names[file], at, part)
-            crc = crc32(part, crc)
+            crc = int(isal_zlib.crc32(part, crc))
         return crc
 
     def _piece(self, what: What, piece: Piece, verdict: Verdict) -> Finding:
@@ -171,11 +174,11 @@ class Examination:
         )
         yield Finding("damage", "mixed", detail, remedy, name, keys)
 
-    def _between(self, sizes: Sequence[int | None]) -> Iterator[Finding]:
-        """Bytes that belong to nothing, unless they are but padding."""
+    def _between(self, sizes: Sequence[int | None], damaged: Collection[str]) -> Iterator[Finding]:
+        """Bytes of sound files that belong to nothing, unless they are but padding."""
         for file, start, end in gaps(self.found, sizes):
-            name, zeros = self.names[file], crc32(bytes(end - start)) if end - start <= _BLOCK else None
-            if zeros is not None and self._crc_of(file, start, end - start) == zeros:
+            name, n = self.names[file], end - start
+            if name in damaged or (n <= _BLOCK and self.files.read(name, start, n) == bytes(n)):
                 continue
             detail = f"{name}: bytes {start} to {end} belong to no chunk and no object"
             yield Finding("note", "bytes", detail, "No load looks there.", name)

@@ -22,7 +22,9 @@ Crc = Callable[[int, int], int]
 State = Literal["sound", "unchecked", "crc", "wrapping", "other", "foreign"]
 
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+_LONG, _LONG_PLACE = b"PK\x06\x06", b"PK\x06\x07"
 _END_LENGTH, _ENDS_LENGTH = 22, 98
+_FLAGS, _FOLDER = 0x808, 0x10
 _BLOCK = 1 << 22
 
 
@@ -67,6 +69,7 @@ def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
     """Whether every record of an archive is where its directory says, with the crc that it says."""
     try:
         with reading_zip("it"):
+            _check_directory(read, length)
             archive = Archive(read, length)
             starts = {name: _start(archive, name, read) for name in archive.names}
     except CorruptError as error:
@@ -81,6 +84,34 @@ def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
             return Verdict("crc", f"{what}, has crc {found:08x}, but {record.CRC:08x} was stored with it")
         checked |= record.CRC != 0
     return Verdict("sound" if checked else "unchecked", "" if checked else "its writer stored no crc")
+
+
+def _check_directory(read: Read, length: int) -> None:
+    """`ValueError` for what Python's reader of zips overlooks in a directory, and torch's stumbles over."""
+    stop = length - _END_LENGTH
+    mark, *disks, n_here, n, size, at, comment = struct.unpack("<4sHHHHIIH", read(stop, _END_LENGTH))
+    if mark != _END or any(disks) or n_here != n or comment:
+        raise ValueError("it does not end as an archive does")
+    if read(max(0, stop - 20), 4) == _LONG_PLACE:
+        disk, long_at, all_disks = struct.unpack("<4xIQI", read(stop - 20, 20))
+        mark, own, *disks, long_here, long_n, size, at = struct.unpack("<4sQ4xIIQQQQ", read(long_at, 56))
+        stop, right = long_at, (mark, own, disks, disk, all_disks, long_here) == (_LONG, 44, [0, 0], 0, 1, n)
+        if long_at != length - _ENDS_LENGTH or not right or long_n != n:
+            raise ValueError("the record at its end contradicts itself")
+    if at + size != stop:
+        raise ValueError(f"its directory of {size} bytes at byte {at} does not end at byte {stop}")
+    folder, place = None, at
+    for _ in range(n):
+        fixed = struct.unpack("<4s4xHH16xHHHHHI4x", read(place, 46))
+        mark, flags, method, name, extra, comment, disk, _, attributes = fixed
+        path = read(place + 46, name).partition(b"/")[0]
+        if mark != _CENTRAL or flags & ~_FLAGS or method or comment or disk or attributes & _FOLDER:
+            raise ValueError(f"its directory is damaged at byte {place}")
+        if path != (folder := folder or path):
+            raise ValueError(f"its directory names {path!r} beside {folder!r}")
+        place += 46 + name + extra
+    if place != stop:
+        raise ValueError(f"its directory ends at byte {place}, not {stop}")
 
 
 def _start(archive: Archive, name: str, read: Read) -> int:
@@ -100,7 +131,7 @@ def archives(read: Read, length: int) -> Iterator[tuple[int, int]]:
         if at + _END_LENGTH > length:
             continue
         size, offset = struct.unpack("<II", read(at + 12, 8))
-        # torch has written its long end records, 76 bytes of them, before the short one ever since.
+        # torch writes long end records, 76 bytes of them, before the short one.
         for between in (_ENDS_LENGTH - _END_LENGTH, 0):
             directory = at - between - size
             if offset == 0xFFFFFFFF and between:

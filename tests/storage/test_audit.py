@@ -1,0 +1,389 @@
+"""Audits of checkpoints that were damaged by real deeds, and of whole ones, of which nothing must be said."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import stored_ops as ops
+import torch
+import torch.distributed.checkpoint as stock
+from crosswise_ops import LAYOUTS
+from hostile import ATTEMPTS
+from ranks_fixture import pool
+
+from ckptlab import save
+from ckptlab.errors import PathError
+from ckptlab.metadata import Tensor
+from ckptlab.storage import open_checkpoint
+from ckptlab.storage.audit import audit
+from ckptlab.storage.dcp_write import write_metadata
+
+pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected an existing")
+
+SAVERS = ["ours", "stock"]
+IN_ONE_PIECE = [name for name in LAYOUTS if name != "stripes"]
+STATE = {
+    "model": {"w": torch.arange(6000.0).reshape(100, 60), "b": torch.ones(7, dtype=torch.bfloat16)},
+    "step": 7,
+    "history": [0.25, (1, "two")],
+}
+
+
+def alone(saver, state, path):
+    """Saved by this process alone."""
+    if saver == "ours":
+        save(state, path, no_dist=True)
+    else:
+        stock.save(state, checkpoint_id=path, no_dist=True)
+
+
+@pytest.fixture(params=SAVERS)
+def path(tmp_path, request):
+    alone(request.param, STATE, tmp_path / "step")
+    return tmp_path / "step"
+
+
+def place(path, fqn):
+    """The file, start and length of a key with one chunk."""
+    metadata = open_checkpoint(path).metadata
+    if fqn in metadata.objects:
+        extent = metadata.objects[fqn]
+        return path / metadata.files[extent.file], extent.start, extent.length
+    row = int(metadata.chunks.first[metadata.rows[fqn]])
+    chunks = metadata.chunks
+    return path / metadata.files[chunks.file[row]], int(chunks.start[row]), int(chunks.length[row])
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 4
+    file.write_bytes(data)
+
+
+def whats(found):
+    return [(f.severity, f.what) for f in found.findings]
+
+
+# ---------------------------------------------------------------- nothing to find
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_every_layout_and_shape_is_whole(tmp_path, saver):
+    layouts = list(LAYOUTS) if saver == "ours" else IN_ONE_PIECE
+    pool(4).run(ops.save_grid, str(tmp_path), saver, layouts)
+    found = audit(tmp_path)
+    assert found.findings == ()
+    assert found.whole
+    assert found.chunks >= 4 * len(layouts)
+    assert found.unchecked == 0
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_every_dtype_is_whole(tmp_path, saver):
+    pool(4).run(ops.save_dtypes, str(tmp_path), saver)
+    assert audit(tmp_path).findings == ()
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_many_small_and_some_odd_tensors_are_whole(tmp_path, saver):
+    state = {f"layer{i}": torch.full((i % 7, 3), float(i)) for i in range(1000)}
+    state |= {
+        "scalar": torch.tensor(3),
+        "none": torch.zeros(0, 4),
+        "turned": torch.arange(6).reshape(2, 3).t(),
+    }
+    state |= {"view": torch.arange(100)[10:40:3], "object": {"x": [1, None]}, "text": "t" * 5000}
+    alone(saver, state, tmp_path)
+    told = []
+    found = audit(tmp_path, progress=told.append)
+    assert found.findings == ()
+    assert told[-1].done == told[-1].total == found.nbytes > 0
+    assert repr(found).startswith(f"{tmp_path} (dcp) is whole\n  read ")
+
+
+def test_several_threads_and_large_chunks(tmp_path):
+    stock.save({"w": torch.rand(3 << 20), "v": torch.rand(5)}, checkpoint_id=tmp_path, no_dist=True)
+    for threads in (1, 4):
+        assert audit(tmp_path, threads=threads).findings == ()
+    flip(place(tmp_path, "w")[0], place(tmp_path, "w")[1] + 10_000_000)
+    assert whats(audit(tmp_path, threads=3)) == [("damage", "crc")]
+
+
+def test_crcs_that_its_writer_did_not_compute_are_no_damage(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        alone("stock", STATE, tmp_path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    found = audit(tmp_path)
+    assert found.findings == ()
+    assert found.unchecked == 4
+    assert "no crc is stored for 4 of them" in repr(found)
+
+
+def test_a_users_own_files_and_a_copy_are_nothing(path, tmp_path):
+    (path / "config.json").write_text("{}")
+    shutil.copytree(path, tmp_path / "copy")
+    assert audit(tmp_path / "copy").findings == ()
+
+
+def test_an_opened_checkpoint_will_do(path):
+    assert audit(open_checkpoint(path)).whole
+
+
+# ---------------------------------------------------------------- one file
+
+
+@pytest.mark.parametrize(("fqn", "what"), [("model.w", "tensor"), ("model.b", "tensor"), ("step", "object")])
+def test_a_flipped_byte_is_named_by_key_and_place(path, fqn, what):
+    file, start, length = place(path, fqn)
+    data = file.read_bytes()[start : start + length]
+    flip(file, start + (data.index(b"PK\x07\x08") - 3 if what == "object" else 704 + 5))
+    found = audit(path)
+    assert whats(found) == [("damage", "crc")]
+    [finding] = found.findings
+    assert (finding.file, finding.keys) == (file.name, (fqn,))
+    assert f"{what} '{fqn}', bytes {start} to {start + length}" in finding.detail
+    assert not found.whole
+    assert found.damaged_keys == (fqn,)
+    assert "is DAMAGED: 1 finding, 1 key concerned\n" in repr(found)
+
+
+def test_the_box_of_a_flipped_byte_is_named(tmp_path):
+    pool(4).run(ops.save_rows, str(tmp_path), "stock", 64)
+    flip(tmp_path / "__2_0.distcp", place(tmp_path, "model.a")[2] - 1100)
+    [finding] = audit(tmp_path).findings
+    assert "chunk Box[32:48, 0:16] of tensor 'model.a'" in finding.detail
+
+
+@pytest.mark.parametrize("at", [0, 30, -22, -98])
+def test_a_flip_in_the_wrapping(path, at):
+    file, start, length = place(path, "model.w")
+    flip(file, start + at % length)
+    found = audit(path)
+    assert whats(found) == [("damage", "wrapping")]
+    assert found.damaged_keys == ("model.w",)
+
+
+def test_a_file_that_was_cut_off(path):
+    file, start, length = place(path, "history")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: start + length - 1])
+    found = audit(path)
+    assert ("damage", "short") in whats(found)
+    assert "history" in found.damaged_keys
+    assert f"ends at byte {start + length - 1}, and should at {len(whole)}" in found.of("damage")[0].detail
+
+
+def test_a_file_that_is_not_there(path):
+    file, *_ = place(path, "model.w")
+    file.unlink()
+    found = audit(path)
+    assert whats(found) == [("damage", "missing")]
+    assert "model.w" in found.damaged_keys
+    assert f"{file.name} is not there" in found.findings[0].detail
+
+
+def test_metadata_that_is_damaged_or_gone(path):
+    whole = (path / ".metadata").read_bytes()
+    (path / ".metadata").write_bytes(whole[:-20])
+    assert whats(audit(path)) == [("damage", "metadata")]
+    (path / ".metadata").unlink()
+    found = audit(path)
+    assert whats(found) == [("damage", "unfinished")]
+    assert "Load an older checkpoint" in found.findings[0].remedy
+    (path / ".metadata.tmp").write_bytes(whole[:-20])
+    assert ".metadata.tmp is damaged" in audit(path).findings[0].remedy
+    (path / ".metadata.tmp").write_bytes(whole)
+    assert "rename it to .metadata" in audit(path).findings[0].remedy
+    (path / ".metadata.tmp").rename(path / ".metadata")
+    assert audit(path).findings == ()
+
+
+def test_metadata_that_asks_to_run_something(path, tmp_path):
+    canary = tmp_path / "canary"
+    (path / ".metadata").write_bytes(ATTEMPTS["reduce"](str(canary)))
+    assert whats(audit(path)) == [("damage", "metadata")]
+    assert not canary.exists()
+
+
+def test_where_no_checkpoint_is(tmp_path):
+    with pytest.raises(PathError, match="is empty"):
+        audit(tmp_path)
+
+
+# ---------------------------------------------------------------- what the metadata says
+
+
+def rewrite(path, change):
+    metadata = open_checkpoint(path).metadata
+    (path / ".metadata").write_bytes(write_metadata(change(metadata), str(path)))
+
+
+def test_elements_that_are_in_no_chunk(path):
+    def grown(metadata):
+        row = metadata.rows["model.b"]
+        tensors = list(metadata.tensors)
+        tensors[row] = Tensor("model.b", "bfloat16", (9,))
+        return dataclasses.replace(metadata, tensors=tuple(tensors))
+
+    rewrite(path, grown)
+    [finding] = audit(path).findings
+    assert (finding.what, finding.keys) == ("hole", ("model.b",))
+    assert "has no chunk for Box[7:9]" in finding.detail
+
+
+def test_a_dtype_that_is_not_the_stored_one(path):
+    def turned(metadata):
+        tensors = [
+            dataclasses.replace(t, dtype="int32") if t.fqn == "model.w" else t for t in metadata.tensors
+        ]
+        return dataclasses.replace(metadata, tensors=tuple(tensors))
+
+    rewrite(path, turned)
+    [finding] = audit(path).findings
+    assert (finding.what, finding.keys) == ("mixed", ("model.w",))
+    assert "holds a float32 tensor of shape [100, 60], but the metadata says int32" in finding.detail
+
+
+def test_two_chunks_in_one_place(path):
+    def moved(metadata):
+        chunks = metadata.chunks
+        first, second = (int(chunks.first[metadata.rows[k]]) for k in ("model.w", "model.b"))
+        file, start = chunks.file.copy(), chunks.start.copy()
+        file[second], start[second] = file[first], start[first] + 64
+        return dataclasses.replace(metadata, chunks=dataclasses.replace(chunks, file=file, start=start))
+
+    rewrite(path, moved)
+    found = audit(path)
+    assert ("damage", "bytes") in whats(found)
+    assert found.damaged_keys == ("model.w", "model.b")
+
+
+def test_bytes_that_nothing_refers_to(path):
+    file, *_ = place(path, "model.w")
+    whole = file.read_bytes()
+    file.write_bytes(whole + bytes(5000))
+    assert audit(path).findings == ()
+    file.write_bytes(whole + b"something else")
+    assert whats(audit(path)) == [("note", "bytes")]
+
+
+# ---------------------------------------------------------------- saves over saves
+
+
+def test_stock_saves_by_four_and_then_by_two_ranks(tmp_path):
+    pool(4).run(ops.save_rows, str(tmp_path), "stock", 64)
+    pool(2).run(ops.save_rows, str(tmp_path), "stock", 48)
+    found = audit(tmp_path)
+    assert whats(found) == [("note", "stale")]
+    assert found.whole
+    assert "2 data files of another save by ranks 2, 3" in found.findings[0].detail
+
+
+def test_ours_over_stock_leaves_nothing(tmp_path):
+    pool(4).run(ops.save_rows, str(tmp_path), "stock", 64)
+    pool(2).run(ops.save_rows, str(tmp_path), "ours", 48)
+    pool(4).run(ops.save_rows, str(tmp_path), "ours", 32)
+    assert audit(tmp_path).findings == ()
+
+
+def killed(path, *, height, after, threads=1):
+    """Stock DCP saves over a checkpoint in place, and dies by SIGKILL after so many items."""
+    code = f"""
+        import os, signal, warnings
+        import torch, torch.distributed.checkpoint as dcp
+        warnings.simplefilter("ignore")
+
+        class Dies(dcp.DefaultSavePlanner):
+            left = {after}
+
+            def resolve_data(self, item):
+                self.left -= 1
+                if self.left < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return super().resolve_data(item)
+
+        state = {{f"w{{i}}": torch.full(({height}, 100), i + 100.0) for i in range(8)}}
+        writer = dcp.FileSystemWriter({str(path)!r}, thread_count={threads})
+        dcp.save(state, storage_writer=writer, planner=Dies(), no_dist=True)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def older(path, threads=1):
+    state = {f"w{i}": torch.full((200, 100), float(i)) for i in range(8)}
+    stock.save(state, storage_writer=stock.FileSystemWriter(path, thread_count=threads), no_dist=True)
+    for file in path.iterdir():
+        os.utime(file, (1e9, 1e9))
+    assert audit(path).findings == ()
+
+
+def test_stock_is_killed_while_it_writes_other_shapes_over_a_checkpoint(tmp_path):
+    older(tmp_path)
+    killed(tmp_path, height=300, after=4)
+    found = audit(tmp_path)
+    assert set(whats(found)) == {("damage", "mixed"), ("damage", "short"), ("doubt", "time")}
+    [mixed] = [f for f in found.findings if f.what == "mixed"]
+    assert mixed.file == "__0_0.distcp"
+    assert "does not hold what .metadata says" in mixed.detail
+    assert "Another save wrote over this file" in mixed.remedy
+    assert set(found.damaged_keys) == {f"w{i}" for i in range(8)}
+
+
+def test_stock_is_killed_while_it_writes_the_same_shapes_over_a_checkpoint(tmp_path):
+    """What was written fits the old metadata to the byte: only the end that is missing and the times tell."""
+    older(tmp_path)
+    killed(tmp_path, height=200, after=5)
+    found = audit(tmp_path)
+    assert set(whats(found)) == {("damage", "short"), ("doubt", "time")}
+    assert "younger than .metadata" in found.of("doubt")[0].detail
+
+
+def test_one_file_of_two_is_the_killed_saves(tmp_path):
+    older(tmp_path, threads=2)
+    before = {f.name: f.read_bytes() for f in tmp_path.glob("*.distcp")}
+    killed(tmp_path, height=300, after=6)
+    found = audit(tmp_path)
+    touched = {f.name for f in tmp_path.glob("*.distcp") if f.read_bytes() != before[f.name]}
+    assert touched == {"__0_0.distcp"}
+    assert {f.file for f in found.of("damage")} == touched
+    assert 0 < len(found.damaged_keys) < 8
+
+
+def test_a_save_that_died_before_it_published(path):
+    shutil.copy(path / ".metadata", path / ".metadata.tmp")
+    found = audit(path)
+    assert whats(found) == [("doubt", "unfinished")]
+    assert found.whole
+
+
+# ---------------------------------------------------------------- other formats
+
+
+def test_a_torch_save_file(tmp_path):
+    file = tmp_path / "state.pt"
+    torch.save({"w": torch.ones(5000), "tied": (shared := torch.zeros(30)), "to": shared[3:], "n": 3}, file)
+    assert audit(file).findings == ()
+    flip(file, file.read_bytes().index(b"\0\0\x80?" * 1000) + 2000)
+    found = audit(file)
+    assert whats(found) == [("damage", "crc")]
+    assert "record data/0, 20000 bytes" in found.findings[0].detail
+
+
+def test_a_safetensors_file(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    file = tmp_path / "model.safetensors"
+    safetensors.save_file({"w": torch.ones(5000), "b": torch.ones(3)}, file)
+    found = audit(file)
+    assert found.findings == ()
+    assert "no crc is stored for 2 of them" in repr(found)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert whats(audit(file)) == [("damage", "metadata")]
