@@ -7,6 +7,7 @@ becomes visible. It knows no torch and no rank.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,8 +27,8 @@ from ckptlab.storage.target import TORCH_SUFFIXES, target_at
 from ckptlab.storage.torch_file_write import object_archive
 from ckptlab.storage.torch_save import restricted_load
 
-Keys = str | Collection[str] | Callable[[str], bool]
-"""Which keys: a pattern such as `model.*`, names, or a function that tells."""
+Keys = str | re.Pattern[str] | Collection[str] | Callable[[str], bool]
+"""Which keys: a pattern as file names have them (`model.*`), a regular expression, names, or a question."""
 
 _SHOWN = 5
 
@@ -113,6 +114,8 @@ def _chosen(checkpoint: Checkpoint, keys: Keys | None) -> tuple[tuple[Tensor, ..
         chosen = set(every)
     elif isinstance(keys, str):
         chosen = {key for key in every if fnmatchcase(key, keys)}
+    elif isinstance(keys, re.Pattern):
+        chosen = {key for key in every if keys.search(key)}
     elif callable(keys):
         chosen = {key for key in every if keys(key)}
     else:

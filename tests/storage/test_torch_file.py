@@ -90,7 +90,8 @@ def test_views_and_shared_storages(tmp_path):
     state = {
         "whole": BASE, "transposed": BASE.transpose(0, 2), "part": BASE[1:3, ::2],
         "expanded": BASE[0, 0].expand(4, 7), "scalar": BASE[2, 2, 2], "empty": BASE[:0],
-        "parameter": torch.nn.Parameter(BASE.float()), "buffer": torch.nn.Buffer(BASE.float()), "grad": BASE.float().requires_grad_(),
+        "parameter": torch.nn.Parameter(BASE.float()), "buffer": torch.nn.Buffer(BASE.float()),
+        "grad": BASE.float().requires_grad_(),
     }  # fmt: skip
     state["attributed"] = BASE.clone()
     state["attributed"].tag = "x"

@@ -1,0 +1,77 @@
+import io
+import math
+from collections import Counter, OrderedDict
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptlab.errors import CheckpointError
+from ckptlab.storage import opcodes
+from ckptlab.storage.archive import Archive
+from ckptlab.storage.plain import FAITHFUL, Spelled, pickled
+from ckptlab.storage.torch_file_write import object_archive
+from ckptlab.storage.torch_save import restricted_load
+
+
+def kept(value):
+    """What torch's careful reader makes of a value that torch saved, after it went through our hands."""
+    out = io.BytesIO()
+    torch.save(value, out)
+    data = out.getvalue()
+    code = Archive(lambda start, n: data[start : start + n], len(data)).content("data.pkl")
+    again = object_archive(restricted_load(code, FAITHFUL, "here"))
+    return torch.load(io.BytesIO(again), weights_only=True)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
+    | st.text(max_size=5) | st.binary(max_size=5) | st.complex_numbers(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=4) | st.tuples(inner, inner)
+    | st.dictionaries(st.text(max_size=3), inner) | st.sets(st.integers()),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@given(values)
+def test_plain_values_come_back(value):
+    found = kept(value)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.float8_e4m3fn, torch.Size([1, 2]), torch.device("cuda", 3), torch.device("cpu"),
+     OrderedDict([("b", 1), ("a", OrderedDict())]), {"x": [torch.int8, (torch.Size([]),)]}, Counter("aab"),
+     True, set(), -0.0, b""],
+    ids=repr,
+)  # fmt: skip
+def test_what_torch_and_collections_add(value):
+    found = kept(value)
+    assert found == value
+    assert type(found) is type(value)
+    assert repr(found) == repr(value)
+
+
+def test_not_a_number():
+    assert math.isnan(kept(math.nan))
+
+
+def test_what_is_not_plain_is_named():
+    with pytest.raises(CheckpointError, match=r"a fractions\.Fraction is no plain value"):
+        pickled([1, {"a": Fraction(1, 2)}])
+
+
+def test_opcodes_go_in_as_they_are():
+    assert pickled([Spelled(opcodes.NONE)]) == pickled([None])
+
+
+def test_stand_ins_cannot_be_altered():
+    for made in (value for value in FAITHFUL.values() if isinstance(value, type)):
+        with pytest.raises(TypeError):
+            made.x = 1
+    with pytest.raises((TypeError, AttributeError)):
+        FAITHFUL["torch", "float32"].x = 1
