@@ -1,4 +1,4 @@
-"""Optimizer state loaded under the model's own sharding.
+"""`torch.distributed.checkpoint.optimizer`: optimizer state loaded under the model's own sharding.
 
 Stock DCP spreads it over all ranks in rows whatever the model's mesh, and on an HSDP mesh
 hands back zeros and misplaced rows (pytorch#145978). Here every state tensor is sharded as
@@ -7,42 +7,61 @@ its parameter is. It makes no plan and opens no file itself.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
+from torch.distributed.checkpoint import optimizer as torchs
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.planner import LoadPlanner
+from torch.distributed.checkpoint.storage import StorageReader
 
 from ckptlab import engine
-from ckptlab.dcp.storage import DefaultLoadPlanner, FileSystemReader
+from ckptlab.dcp.api import told_as_stock
+from ckptlab.dcp.default_planner import DefaultLoadPlanner
+from ckptlab.dcp.route import engine_loads
+from ckptlab.dcp.torchs import rest_of
 from ckptlab.engine.state import sharded_like, unflatten
 from ckptlab.errors import MismatchError
 from ckptlab.metadata import Metadata
 from ckptlab.storage import open_checkpoint
 
+__all__ = ["load_sharded_optimizer_state_dict"]
+
+__getattr__ = rest_of(__name__)
+
 
 def load_sharded_optimizer_state_dict(
     model_state_dict: dict[str, Any],
     optimizer_key: str,
-    storage_reader: FileSystemReader,
-    planner: DefaultLoadPlanner | None = None,
+    storage_reader: StorageReader,
+    planner: LoadPlanner | None = None,
 ) -> dict[str, Any]:
     """The optimizer state stored under `optimizer_key`, as a nested dict `{optimizer_key: ...}`.
 
     State of the parameter `p` (path `optimizer_key, "state", p, ...`) that has the shape of
     `model_state_dict[p]` is sharded as that is; all other state is whole on every rank. For
-    `FSDP.optim_state_dict_to_load`. Every rank calls it. Raises `MismatchError` if nothing is
-    stored under the key.
+    `FSDP.optim_state_dict_to_load`. Every rank calls it. Raises `CheckpointException`, also if nothing
+    is stored under the key. A storage or a planner that does something itself is torch's own work.
     """
-    metadata = open_checkpoint(storage_reader.path).metadata
-    wanted = [fqn for fqn, path in metadata.paths.items() if path[0] == optimizer_key]
-    if not wanted:
-        keys = sorted({str(path[0]) for path in metadata.paths.values()})
-        raise MismatchError(
-            f"{storage_reader.path} has no optimizer state under {optimizer_key!r}; its keys are {keys}",
-            [optimizer_key],
+    with told_as_stock():
+        if engine_loads(storage_reader, planner):
+            assert isinstance(storage_reader, FileSystemReader)
+            partly = bool(getattr(planner, "allow_partial_load", False))
+            return _load(model_state_dict, optimizer_key, os.fspath(storage_reader.path), partly)
+        return torchs.load_sharded_optimizer_state_dict(
+            model_state_dict, optimizer_key, storage_reader, planner or DefaultLoadPlanner()
         )
-    state = {fqn: _empty(metadata, fqn, model_state_dict) for fqn in wanted}
-    nested = unflatten(state, metadata.paths)
-    engine.load(nested, storage_reader.path, strict=not (planner is not None and planner.allow_partial_load))
+
+
+def _load(model: dict[str, Any], key: str, path: str, partly: bool) -> dict[str, Any]:
+    metadata = open_checkpoint(path).metadata
+    wanted = [fqn for fqn, steps in metadata.paths.items() if steps[0] == key]
+    if not wanted:
+        keys = sorted({str(steps[0]) for steps in metadata.paths.values()})
+        raise MismatchError(f"{path} has no optimizer state under {key!r}; its keys are {keys}", [key])
+    nested = unflatten({fqn: _empty(metadata, fqn, model) for fqn in wanted}, metadata.paths)
+    engine.load(nested, path, strict=not partly)
     return nested
 
 

@@ -1,0 +1,90 @@
+"""PyTorch's own tests of its checkpoints, run on torch and, with only the imports changed, on ckptlab.
+
+`python tests/torch_suite.py FOLDER [NAME ...]` prints what passes on torch and does not on ckptlab.
+FOLDER is test/distributed/checkpoint of pytorch's source; it is not part of this project.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+HOUSE = Path(__file__).parent.parent
+SECONDS = 900
+
+
+def rewrite(source):
+    """The source with ckptlab.dcp wherever it says torch.distributed.checkpoint."""
+    return re.sub(r"\btorch\.distributed\.checkpoint\b", "ckptlab.dcp", source)
+
+
+def files(folder):
+    """The test files of a folder, by their path in it."""
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("test_*.py"))
+
+
+def outcomes(folder, name, ours, at):
+    """How each test of a file ends, by its id; `at` is an empty folder to work in."""
+    copy = Path(at, Path(name).name)
+    source = Path(folder, name).read_text()
+    copy.write_text(rewrite(source) if ours else source)
+    report = Path(at, "report.xml")
+    command = [sys.executable, "-m", "pytest", copy.name, "-q", "--rootdir=.", "-c", os.devnull]
+    command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
+    env = os.environ | {"PYTHONPATH": os.environ.get("CKPTLAB_HOUSE", str(HOUSE)), "TMPDIR": str(at)}
+    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    log = Path(at, "log.txt")
+    with log.open("w") as out:
+        try:
+            subprocess.run(command, cwd=at, env=env, stdout=out, stderr=out, timeout=SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            out.write(f"\nstopped after {SECONDS} s")
+    if not report.exists():
+        return {f"{name}": "no report"}
+    return {
+        f"{name}::{case.get('classname').split('.')[-1]}::{case.get('name')}": _outcome(case)
+        for case in ET.parse(report).iter("testcase")
+    }
+
+
+def _outcome(case):
+    kinds = {child.tag for child in case}
+    return next((kind for kind in ("failure", "error", "skipped") if kind in kinds), "passed")
+
+
+def compare(folder, name, keep=None):
+    """Outcomes of one file on torch and on ckptlab; logs stay under `keep`."""
+    both = []
+    for ours in (False, True):
+        with tempfile.TemporaryDirectory() as scratch:
+            at = Path(keep, "ckptlab" if ours else "torch", name) if keep else Path(scratch)
+            at.mkdir(parents=True, exist_ok=True)
+            both.append(outcomes(folder, name, ours, at))
+    return tuple(both)
+
+
+def main(folder, names, keep=None):
+    """Print a line a file, then every test that passes on torch alone."""
+    lost, ran, kept = [], 0, 0
+    for name in names or files(folder):
+        torchs, ours = compare(folder, name, keep)
+        passed = [test for test, outcome in torchs.items() if outcome == "passed"]
+        missing = [f"{test}: {ours.get(test, 'not run')}" for test in passed if ours.get(test) != "passed"]
+        ran, kept, lost = ran + len(passed), kept + len(passed) - len(missing), lost + missing
+        skipped = sum(outcome == "skipped" for outcome in torchs.values())
+        print(
+            f"{name}: {len(torchs)} tests, {skipped} skipped, {len(passed)} pass on torch, "
+            f"{len(passed) - len(missing)} of them on ckptlab",
+            flush=True,
+        )
+        for line in missing:
+            print(f"    {line}", flush=True)
+    print(f"{ran} pass on torch, {kept} of them on ckptlab")
+    return lost
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(sys.argv[1], sys.argv[2:], os.environ.get("CKPTLAB_TORCH_LOGS"))))
