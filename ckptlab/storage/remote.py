@@ -213,13 +213,8 @@ class FsspecFiles:
         return f"{self.root}/{name}" if name else self.root
 
     def _list(self) -> dict[str, Any]:
-        def entries() -> list[dict[str, Any]]:
-            self._fs.invalidate_cache(self._top)
-            listed: list[dict[str, Any]] = self._fs.ls(self._top, detail=True)
-            return listed
-
         try:
-            found = self._try("list it", entries, "")
+            found = self._try("list it", lambda: self._fs.ls(self._top, detail=True), "")
         except CorruptError:
             return {}
         below = f"{self._top}/"

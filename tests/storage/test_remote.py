@@ -527,6 +527,35 @@ def odd_schemes():
     Odd.wrong = None
 
 
+class OneAtATime(Odd):
+    """What two threads must not use together, as most of fsspec's file systems."""
+
+    protocol = "one"
+    inside = threading.Lock()
+
+    def cat_file(self, path, start=None, end=None, **kwargs):
+        assert self.inside.acquire(blocking=False), "two at once"
+        time.sleep(0.001)
+        self.inside.release()
+        return super().cat_file(path, start, end, **kwargs)
+
+
+def test_what_threads_must_not_share_is_used_by_one_at_a_time(monkeypatch):
+    fsspec.register_implementation("one", OneAtATime, clobber=True)
+    files, data = FsspecFiles("one://x"), os.urandom(5 * PART)
+    files.publish("a", data, sync=False)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(part == b"1" for part in pool.map(lambda _: files.read("a", 5, 1) and b"1", range(40)))
+    assert files.read("a", 0, len(data)) == data
+
+
+def test_files_that_are_written_are_not_kept(files):
+    for i in range(3):
+        with files.create(f"f{i}") as out:
+            out.write_at(0, [b"1"])
+    assert not files._fs.transaction.files
+
+
 def test_an_answer_that_is_short_is_asked_for_again():
     files = FsspecFiles("odd://x")
     files.publish("a", b"12345", sync=False)
