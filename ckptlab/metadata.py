@@ -56,9 +56,9 @@ class Chunks:
     """Every chunk of a checkpoint, tensor by tensor, as columns.
 
     Tensor `t` has the rows `first[t]:first[t + 1]`. Row `i` lies in `files[file[i]]`, in the
-    `length[i]` bytes from `start[i]` (wrapping included). Corners and shapes have as many
+    `length[i]` bytes from `start[i]` (wrapping included). Offsets and shapes of boxes have as many
     numbers a row as the tensor has dims, so they stand in two flat arrays, `offsets` and
-    `shapes`, of which tensor `t` has `corner[t]:corner[t + 1]`.
+    `shapes`, where those of tensor `t` begin at `corner[t]`. Tensors cut alike share their boxes.
     """
 
     first: Ints
@@ -104,8 +104,9 @@ class Metadata:
 
     def boxes(self, row: int) -> Boxes:
         """The boxes of all chunks of tensor `row`, in elements of the tensor."""
-        low, high = self.chunks.corner[row : row + 2]
+        low = self.chunks.corner[row]
         shape = (int(self.chunks.first[row + 1] - self.chunks.first[row]), len(self.tensors[row].shape))
+        high = low + shape[0] * shape[1]
         return Boxes(
             self.chunks.offsets[low:high].reshape(shape), self.chunks.shapes[low:high].reshape(shape)
         )
@@ -152,14 +153,38 @@ def human_bytes(n: int) -> str:
     return f"{value:.{digits}f} {unit}"
 
 
+class BoxColumns:
+    """Grows the flat `offsets` and `shapes` of `Chunks`, each different set of boxes once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bytes, bytes], int] = {}
+        self._offsets: list[Ints] = []
+        self._shapes: list[Ints] = []
+        self._end = 0
+
+    def corner(self, boxes: Boxes) -> int:
+        """Where these boxes begin; they are appended if they are not there yet."""
+        key = (boxes.ndim, boxes.offsets.tobytes(), boxes.shapes.tobytes())
+        at = self._known.setdefault(key, self._end)
+        if at == self._end:
+            self._offsets.append(boxes.offsets.ravel())
+            self._shapes.append(boxes.shapes.ravel())
+            self._end += boxes.offsets.size
+        return at
+
+    def build(self) -> tuple[Ints, Ints]:
+        """Both columns."""
+        empty = np.zeros(0, np.int64)
+        return np.concatenate([empty, *self._offsets]), np.concatenate([empty, *self._shapes])
+
+
 class ChunkColumns:
-    """Grows `Chunks` tensor by tensor; for codecs that read one and plans that make one."""
+    """Grows `Chunks` tensor by tensor; for codecs that read one."""
 
     def __init__(self) -> None:
         self._first = [0]
-        self._corner = [0]
-        self._offsets: list[Ints] = []
-        self._shapes: list[Ints] = []
+        self._corner: list[int] = []
+        self._boxes = BoxColumns()
         self._file: list[int] = []
         self._start: list[int] = []
         self._length: list[int] = []
@@ -167,21 +192,17 @@ class ChunkColumns:
     def add(self, boxes: Boxes, file: list[int], start: list[int], length: list[int]) -> None:
         """Append one tensor's chunks: one file, start and length for each box."""
         self._first.append(self._first[-1] + len(boxes))
-        self._corner.append(self._corner[-1] + boxes.offsets.size)
-        self._offsets.append(boxes.offsets.ravel())
-        self._shapes.append(boxes.shapes.ravel())
+        self._corner.append(self._boxes.corner(boxes))
         self._file += file
         self._start += start
         self._length += length
 
     def build(self) -> Chunks:
         """The columns."""
-        empty = np.zeros(0, np.int64)
         return Chunks(
             np.array(self._first, np.int64),
             np.array(self._corner, np.int64),
-            np.concatenate([empty, *self._offsets]),
-            np.concatenate([empty, *self._shapes]),
+            *self._boxes.build(),
             np.array(self._file, np.int32),
             np.array(self._start, np.int64),
             np.array(self._length, np.int64),

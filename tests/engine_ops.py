@@ -63,9 +63,10 @@ def counted_files():
         asked.append(into.nbytes if name.endswith(".distcp") else 0)
         return read_into(self, name, start, into)
 
-    def counting_view(self, name):
-        mapped.append(name)
-        return view(self, name)
+    def counting_view(self, name, *where):
+        if name.endswith(".distcp"):
+            mapped.append(name)
+        return view(self, name, *where)
 
     with (
         mock.patch.object(LocalFiles, "read", counting_read),

@@ -12,14 +12,15 @@ def test_columns_give_back_what_was_added():
     columns = ChunkColumns()
     columns.add(Boxes.of([Box((0, 0), (2, 4)), Box((2, 0), (2, 4))]), [0, 1], [0, 0], [32, 32])
     columns.add(Boxes.of([Box((), ())]), [1], [32], [4])
+    columns.add(Boxes.of([Box((0, 0), (2, 4)), Box((2, 0), (2, 4))]), [1, 0], [36, 32], [32, 32])
+    columns.add(Boxes.of([Box((0,), (7,))]), [0], [64], [7])
     chunks = columns.build()
-    assert chunks.first.tolist() == [0, 2, 3]
-    assert chunks.corner.tolist() == [0, 4, 4]
-    assert (chunks.file.tolist(), chunks.start.tolist(), chunks.length.tolist()) == (
-        [0, 1, 1],
-        [0, 0, 32],
-        [32, 32, 4],
-    )
+    assert chunks.first.tolist() == [0, 2, 3, 5, 6]
+    assert chunks.corner.tolist() == [0, 4, 0, 4], "tensors cut alike share their boxes"
+    assert (chunks.offsets.tolist(), chunks.shapes.tolist()) == ([0, 0, 2, 0, 0], [2, 4, 2, 4, 7])
+    assert chunks.file.tolist() == [0, 1, 1, 1, 0, 0]
+    assert chunks.start.tolist() == [0, 0, 32, 36, 32, 64]
+    assert chunks.length.tolist() == [32, 32, 4, 32, 32, 7]
 
 
 def test_boxes_and_rows_of_a_tensor():

@@ -10,17 +10,27 @@ import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
+from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held, Leaf, Path, hold
-from ckptlab.engine.transfer import memory_of, on_cpu
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Holding, among, merge
 from ckptlab.storage.template import crc32
+
+
+@dataclass(frozen=True)
+class Values:
+    """The plain values of a rank: objects by length and crc, plain tensors by crc."""
+
+    objects: Mapping[str, tuple[int, int]]
+    plain: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,14 +41,21 @@ class Offer:
     objects: Mapping[str, bytes]
     paths: Mapping[str, Path]
 
+    @cached_property
+    def values(self) -> Values:
+        """The crc of each plain value."""
+        plain = {
+            fqn: crc32(memory_of(on_cpu(held.memory[0]))) for fqn, held in self.held.items() if held.plain
+        }
+        return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
+
 
 @dataclass(frozen=True)
-class _Told:
-    """What a rank tells of its offer: a digest of all; objects and plain tensors by length and crc."""
+class Told:
+    """What a rank tells of its offer: a digest of who holds what, and one of all plain values."""
 
-    digest: bytes
-    objects: Mapping[str, tuple[int, int]]
-    plain: Mapping[str, int]
+    held: bytes
+    values: bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,33 +91,58 @@ def _pickled(fqn: str, value: object) -> bytes:
     return buffer.getvalue()
 
 
-def agree(mine: Offer, team: Team) -> Agreed:
-    """What the whole team saves.
+def announce(mine: Offer, team: Team) -> Told:
+    """What this rank tells the others of its offer."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr(list(mine.paths.items())).encode())
+    kinds: dict[tuple[object, ...], int] = {}
+    kind = np.empty(len(mine.held), np.int64)
+    for i, held in enumerate(mine.held.values()):
+        holding = held.holding
+        # Tensors that are sharded alike share their shards, so they are told of once.
+        same = (id(holding.shards), id(held.layout), holding.tensor.dtype, held.plain)
+        number = kinds.get(same)
+        if number is None:
+            number = kinds[same] = len(kinds)
+            shards = holding.shards
+            digest.update(f"{holding.tensor.dtype}{holding.tensor.shape}{held.layout}{held.plain}".encode())
+            for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local):
+                digest.update(column.tobytes())
+        kind[i] = number
+    digest.update(kind.tobytes())
+    digest.update(repr([list(mine.held), list(mine.objects)]).encode())
+    values = repr(mine.values).encode() if team.world > 1 else b""
+    return Told(digest.digest(), hashlib.blake2b(values, digest_size=16).digest())
+
+
+def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
+    """What the whole team saves, from what each rank told.
 
     Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
     """
     layouts = {fqn: held.layout for fqn, held in mine.held.items() if held.layout is not None}
-    all_told = team.tell("plan", lambda: _tell(mine, team))
-    _refuse_different(all_told, mine.objects, team)
-    first = all_told[0]
-    if all(other.digest == first.digest for other in all_told):
+    objects = {fqn: (team.ranks[0], len(data)) for fqn, data in mine.objects.items()}
+    if any(other != all_told[0] for other in all_told):
+        values = team.gather(mine.values)
+        _refuse_different(values, mine.objects, team)
+        objects = {}
+        for rank, other in zip(team.ranks, values, strict=True):
+            for fqn, (length, _) in other.objects.items():
+                objects.setdefault(fqn, (rank, length))
+    if all(other.held == all_told[0].held for other in all_told):
         # Ranks outside the team may hold parts too, but they write nothing.
-        held = tuple(among(h.holding, team.ranks) for h in mine.held.values())
-        objects = {fqn: (team.ranks[0], length) for fqn, (length, _) in first.objects.items()}
+        held = among((h.holding for h in mine.held.values()), team.ranks)
         return Agreed(held, objects, mine.paths, layouts)
     parts = {fqn: Holding(h.holding.tensor, h.mine) for fqn, h in mine.held.items()}
     everyone = team.gather((parts, dict(mine.paths), layouts))
     merged: dict[str, list[Holding]] = {}
     paths: dict[str, Path] = {}
-    layouts, objects = {}, {}
+    layouts = {}
     for theirs, their_paths, their_layouts in everyone:
         for fqn, part in theirs.items():
             merged.setdefault(fqn, []).append(part)
         paths |= their_paths
         layouts |= their_layouts
-    for rank, other in zip(team.ranks, all_told, strict=True):
-        for fqn, (length, _) in other.objects.items():
-            objects.setdefault(fqn, (rank, length))
     if both := sorted(merged.keys() & objects.keys()):
         raise CheckpointError(
             f"tensors on some ranks, objects on others: {', '.join(both)}; a key must name one thing", both
@@ -108,24 +150,7 @@ def agree(mine: Offer, team: Team) -> Agreed:
     return Agreed(tuple(merge(parts) for parts in merged.values()), objects, paths, layouts)
 
 
-def _tell(mine: Offer, team: Team) -> _Told:
-    digest = hashlib.blake2b(digest_size=16)
-    for fqn, held in mine.held.items():
-        shards = held.holding.shards
-        digest.update(f"{held.holding.tensor}{mine.paths[fqn]}{held.layout}".encode())
-        for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local):
-            digest.update(column.tobytes())
-    digest.update(repr([(fqn, mine.paths[fqn]) for fqn in mine.objects]).encode())
-    plain = {}
-    if team.world > 1:
-        for fqn, held in mine.held.items():
-            if held.plain:
-                plain[fqn] = crc32(memory_of(on_cpu(held.memory[0])))
-    objects = {fqn: (len(data), crc32(data)) for fqn, data in mine.objects.items()}
-    return _Told(digest.digest(), objects, plain)
-
-
-def _refuse_different(told: Sequence[_Told], objects: Mapping[str, bytes], team: Team) -> None:
+def _refuse_different(told: Sequence[Values], objects: Mapping[str, bytes], team: Team) -> None:
     """Plain values have one place in a checkpoint, so they must be the same on every rank that has them."""
     wrong: dict[str, list[int]] = {}
     doubtful: list[str] = []

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held
-from ckptlab.engine.transfer import memory_of, on_cpu
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Box, Shards
 from ckptlab.storage.template import crc32

@@ -10,22 +10,38 @@ import io
 import os
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Held, Leaf, expand, flatten, hand_over, hold, put
-from ckptlab.engine.transfer import Counts, Source
+from ckptlab.engine.state import (
+    Held,
+    Leaf,
+    expand,
+    flatten,
+    hand_over,
+    hold,
+    materialized,
+    put,
+    without_memory,
+)
+from ckptlab.engine.transfer import Lost, Source
 from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Metadata
 from ckptlab.plan.check import Mismatch, Wanted, check, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load
-from ckptlab.storage.checkpoint import Checkpoint, open_checkpoint
+from ckptlab.plan.select import LEFT_OUT, Keys, Rename, new_names, renamed, selected, under
+from ckptlab.plan.widen import widens
+from ckptlab.storage.checkpoint import open_checkpoint
+from ckptlab.storage.opened import Checkpoint
+from ckptlab.storage.torch_file_write import object_archive
+from ckptlab.storage.torch_save import gc_paused
 
 
 @dataclass(frozen=True)
@@ -55,69 +71,118 @@ def load(
     *,
     process_group: Any = None,
     no_dist: bool = False,
-    strict: bool = True,
-    dtype: Literal["exact", "cast"] = "exact",
+    keys: Keys | None = None,
+    rename: Rename | None = None,
+    strict: bool | Literal["both"] = True,
+    dtype: Literal["exact", "widen", "narrow"] = "exact",
     verify: bool = False,
+    device: str | None = None,
+    threads: int | None = None,
     progress: Progress = silent,
 ) -> LoadReport:
     """Fill the tensors of a (nested) state_dict in place, and set its objects, from a checkpoint.
 
     Every rank of the process group calls it with its own state, under whatever mesh. Raises
-    `MismatchError` that lists every key that does not fit, before anything is loaded; with
-    `strict=False` keys that the checkpoint has not are left as they are and reported. `dtype="cast"`
-    lets elements be converted to the target's dtype. Whole chunks are checked against their stored
-    crc; `verify` checks chunks that are read in part, too, by reading all of them.
+    `MismatchError` that lists every key that does not fit, before anything is loaded.
+
+    `keys` are those of the target to load (`"model.*"`, a regular expression, names, or a function);
+    `rename` says what the target calls the checkpoint's keys (a mapping, pairs for `re.sub`, or a
+    function). With `strict=False` keys that the checkpoint has not are left as they are and reported;
+    with `strict="both"` those that the target does not ask for are an error, too. `dtype="widen"`
+    converts elements where that loses nothing, `"narrow"` also where it does, and warns how much.
+    Tensors on the meta device are made on `device` (their mesh's, else the CPU) and put in their
+    places. Whole chunks are checked against their stored crc; `verify` checks chunks that are read in
+    part, too, by reading all of them. `threads` read at once: one, or two if a rank loads alone.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
-    with trace.phase("metadata"):
-        checkpoint = team.together("metadata", lambda: open_checkpoint(path))
-    with trace.phase("plan"):
-        state = team.together("plan", lambda: expand(state_dict))
-        leaves = team.together("plan", lambda: flatten(state))
-        held = team.together("plan", lambda: _hold(leaves, team))
-        found = _agree(team.tell("plan", lambda: check(checkpoint.metadata, _wanted(leaves, held))))
-        team.together("plan", lambda: refuse(checkpoint.path, _errors(found, strict, dtype)))
-        _say_casts(found)
-        missing = {m.fqn for m in found if m.kind == "missing"}
-        keys = [fqn for fqn in leaves if fqn not in missing]
-        tensors = [fqn for fqn in keys if fqn in held]
-        plan = team.together("plan", lambda: _plan(checkpoint.metadata, [held[fqn] for fqn in tensors]))
-    counts = Counts()
-    with (
-        trace.phase("read", int(plan.nbytes.sum())),
-        Source(checkpoint, trace, counts) as source,
-    ):
-        others = [fqn for fqn in keys if fqn not in held]
-        objects = team.together("read", lambda: _ready(checkpoint, plan, source, others))
-        team.together("read", lambda: _fill(source, plan, [held[fqn] for fqn in tensors], verify))
+    targets: list[_Target] = []
+    ready: list[_Ready] = []
+    with ExitStack() as opened:
+
+        def prepare() -> Sequence[Mismatch]:
+            with trace.phase("metadata"):
+                checkpoint = _open(path, rename)
+            with trace.phase("plan"), gc_paused():
+                target = _target(state_dict, checkpoint.metadata, keys, device, team)
+                targets.append(target)
+                if not _errors(target.found, strict, dtype):
+                    source = opened.enter_context(Source(checkpoint, trace, measure=dtype == "narrow"))
+                    ready.append(_make_ready(checkpoint, target, source))
+            return target.found
+
+        found = _agree(team.tell(trace, prepare))
+        refuse(os.fspath(path), _errors(found, strict, dtype))
+        (target,), (it,) = targets, ready
+        with trace.phase("read", int(it.plan.nbytes.sum())):
+            team.together("read", lambda: _fill(it, verify, threads or _threads(team)))
+        _say_losses(it.source.lost, target)
     with trace.phase("commit"):
-        for fqn, value in objects.items():
-            put(state, leaves[fqn].path, value)
-        team.together("commit", lambda: hand_over(state_dict, state))
+        for fqn, value in {**target.made, **it.objects}.items():
+            put(target.state, target.leaves[fqn].path, value)
+        team.together("commit", lambda: hand_over(state_dict, target.state, assign=bool(target.made)))
+    missing = {m.fqn for m in target.found if m.kind == "missing"}
     return LoadReport(
-        checkpoint.path,
+        os.fspath(path),
         team.rank,
-        tuple(keys),
-        tuple(sorted(missing & set(leaves))),
+        tuple(key for key in target.keys if key not in missing),
+        tuple(sorted(missing)),
         tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
-        counts.nbytes,
-        counts.reads,
-        counts.header_bytes,
+        it.source.counts.nbytes,
+        it.source.counts.reads,
+        it.source.counts.header_bytes,
         trace.seconds,
     )
 
 
-def _hold(leaves: Mapping[str, Leaf], team: Team) -> dict[str, Held]:
-    return {
-        fqn: hold(fqn, leaf.value, team.global_rank, team.ranks)
-        for fqn, leaf in leaves.items()
-        if isinstance(leaf.value, torch.Tensor)
+@dataclass(frozen=True, eq=False)
+class _Target:
+    """What is to be filled: the `keys` of a state's `leaves`, tensors as `held`, those `made` among them."""
+
+    state: dict[str, Any]
+    leaves: Mapping[str, Leaf]
+    keys: Sequence[str]
+    held: Mapping[str, Held]
+    made: Mapping[str, torch.Tensor]
+    found: Sequence[Mismatch]
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """All that a load needs once nothing can be wrong any more but the bytes of the elements."""
+
+    source: Source
+    plan: LoadPlan
+    held: Sequence[Held]
+    objects: Mapping[str, Any]
+
+
+def _open(path: str | os.PathLike[str], rename: Rename | None) -> Checkpoint:
+    checkpoint = open_checkpoint(path)
+    if rename is None:
+        return checkpoint
+    names = new_names(checkpoint.metadata, rename)
+    values = None if checkpoint.values is None else under(names, checkpoint.values)
+    return replace(checkpoint, metadata=renamed(checkpoint.metadata, names), values=values)
+
+
+def _target(
+    state_dict: Mapping[str, Any], metadata: Metadata, keys: Keys | None, device: str | None, team: Team
+) -> _Target:
+    state = expand(state_dict)
+    leaves = flatten(state)
+    chosen = selected(leaves, keys)
+    made = {
+        fqn: materialized(leaves[fqn].value, device) for fqn in chosen if without_memory(leaves[fqn].value)
     }
-
-
-def _wanted(leaves: Mapping[str, Leaf], held: Mapping[str, Held]) -> dict[str, Wanted]:
-    return {fqn: Wanted(held[fqn].holding.tensor if fqn in held else None) for fqn in leaves}
+    held = {
+        fqn: hold(fqn, made.get(fqn, leaves[fqn].value), team.global_rank, team.ranks)
+        for fqn in chosen
+        if isinstance(leaves[fqn].value, torch.Tensor)
+    }
+    wanted = {fqn: Wanted(held[fqn].holding.tensor if fqn in held else None) for fqn in chosen}
+    found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
+    return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
 
 def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
@@ -127,52 +192,67 @@ def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
     return [m for m in each if m.kind != "unexpected" or m.fqn in unexpected]
 
 
-def _errors(found: Sequence[Mismatch], strict: bool, dtype: str) -> list[Mismatch]:
-    allowed = set() if strict else {"missing"}
-    allowed |= {"dtype"} if dtype == "cast" else set()
-    return [m for m in found if m.kind not in allowed]
+def _errors(found: Sequence[Mismatch], strict: bool | Literal["both"], dtype: str) -> list[Mismatch]:
+    allowed = {True: {"unexpected"}, False: {"unexpected", "missing"}, "both": set[str]()}[strict]
+    allowed |= {"dtype"} if dtype == "narrow" else set()
+    errors = [m for m in found if m.kind not in allowed]
+    if dtype == "widen":
+        return [m for m in errors if m.kind != "dtype" or not widens(m.stored, m.wanted)]
+    return errors
 
 
-def _say_casts(found: Sequence[Mismatch]) -> None:
-    casts = [f"{m.fqn} ({m.stored} to {m.wanted})" for m in found if m.kind == "dtype"]
-    if casts:
-        more = f" and {len(casts) - 5} more" if len(casts) > 5 else ""
-        warnings.warn(f"elements are cast to the target's dtype: {', '.join(casts[:5])}{more}", stacklevel=3)
-
-
-def _plan(metadata: Metadata, held: Sequence[Held]) -> LoadPlan:
-    return plan_load(metadata, [Holding(h.holding.tensor, h.mine) for h in held])
+def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:
+    """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
+    missing = {m.fqn for m in target.found if m.kind == "missing"}
+    keys = [fqn for fqn in target.keys if fqn not in missing]
+    held = [target.held[fqn] for fqn in keys if fqn in target.held]
+    plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
+    _files_there(checkpoint, plan)
+    for reads in plan.reads:
+        source.find(reads)
+    objects = {fqn: _object(checkpoint, fqn) for fqn in keys if fqn not in target.held}
+    return _Ready(source, plan, held, objects)
 
 
 def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
     """Every file that the plan reads is there and long enough; said before the target changes."""
-    files = checkpoint.metadata.chunks.file[plan.chunk]
-    names = {checkpoint.metadata.files[i] for i in np.unique(files).tolist()}
-    problems = [problem for problem in checkpoint.check_files() if problem.name in names]
+    chunks, files = checkpoint.metadata.chunks, checkpoint.metadata.files
+    read = np.unique(plan.chunk)
+    ends = np.zeros(len(files), np.int64)
+    np.maximum.at(ends, chunks.file[read], chunks.start[read] + chunks.length[read])
+    needed = {files[i]: int(ends[i]) for i in np.unique(chunks.file[read]).tolist()}
+    problems = checkpoint.file_problems(needed)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
 
 
-def _ready(checkpoint: Checkpoint, plan: LoadPlan, source: Source, objects: Sequence[str]) -> dict[str, Any]:
-    """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
-    _files_there(checkpoint, plan)
-    for reads in plan.reads:
-        source.find(reads)
-    return {fqn: _object(checkpoint, fqn) for fqn in objects}
+def _fill(it: _Ready, verify: bool, threads: int) -> None:
+    for reads in it.plan.reads:
+        it.source.fill(reads, [it.held[i] for i in reads.asked.tolist()], verify, threads)
 
 
-def _fill(source: Source, plan: LoadPlan, held: Sequence[Held], verify: bool) -> None:
-    for reads, target in zip(plan.reads, held, strict=True):
-        for i in range(len(reads)):
-            source.read(reads, i, target.piece(int(reads.want[i]), reads.target_box(i)), verify)
+def _threads(team: Team) -> int:
+    """How many reads at once if nobody said: one, unless a single rank has the cores alone."""
+    return min(2, os.cpu_count() or 1) if team.world == 1 else 1
+
+
+def _say_losses(lost: Mapping[str, Lost], target: _Target) -> None:
+    if not lost:
+        return
+    lines = [f"  {fqn}, now {target.held[fqn].holding.tensor.dtype}: {loss}" for fqn, loss in lost.items()]
+    more = f"\n  and {len(lines) - 10} more tensors" if len(lines) > 10 else ""
+    told = "\n".join(lines[:10])
+    warnings.warn(f"the target's dtype is narrower than the checkpoint's:\n{told}{more}", stacklevel=3)
 
 
 def _object(checkpoint: Checkpoint, fqn: str) -> Any:
     if checkpoint.values is not None:
-        return checkpoint.values[fqn]
-    extent = checkpoint.metadata.objects[fqn]
-    data = checkpoint.files.read(checkpoint.metadata.files[extent.file], extent.start, extent.length)
+        # Stand-ins for what only torch has become that again.
+        data = object_archive(checkpoint.values[fqn])
+    else:
+        extent = checkpoint.metadata.objects[fqn]
+        data = checkpoint.files.read(checkpoint.metadata.files[extent.file], extent.start, extent.length)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:

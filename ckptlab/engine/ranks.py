@@ -15,15 +15,19 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from ckptlab.errors import CheckpointError, RankError
-from ckptlab.events import Phase
+from ckptlab.events import Phase, Trace
 
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=30)
+
+_SLOT = 2048
+"""Bytes that each rank sends in the one collective by which ranks tell each other of a step."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,21 @@ class Team:
         """The value of every rank, on every rank."""
         if self.world == 1:
             return [value]
-        told: list[Any] = [None] * self.world
-        dist.all_gather_object(told, value, group=self.group)
-        return told
+        data = pickle.dumps(value)
+        slots = self._slots(len(data).to_bytes(8, "little") + data, _SLOT)
+        # Nearly all that ranks have to say fits into one collective; the longest decides.
+        longest = max(int.from_bytes(slot[:8], "little") for slot in slots)
+        if longest > _SLOT - 8:
+            slots = self._slots(len(data).to_bytes(8, "little") + data, longest + 8)
+        return [pickle.loads(slot[8:]) for slot in slots]
+
+    def _slots(self, data: bytes, size: int) -> list[bytes]:
+        """The first `size` bytes that every rank gives, filled up with zeros."""
+        device = dist.distributed_c10d._get_object_coll_device(self.group)
+        mine = torch.frombuffer(bytearray(data[:size].ljust(size, b"\0")), dtype=torch.uint8).to(device)
+        every = [torch.empty_like(mine) for _ in range(self.world)]
+        dist.all_gather(every, mine, group=self.group)
+        return [slot.cpu().numpy().tobytes() for slot in every]
 
     def from_rank(self, source: int, value: T) -> T:
         """The value that `source`, a rank of the whole job, has, on every rank of the team."""
@@ -90,20 +106,20 @@ class Team:
             dist.broadcast_object_list(told, src=source, group=self.group)
         return told[0]
 
-    def together(self, phase: Phase, step: Callable[[], T]) -> T:
+    def together(self, phase: Phase | Trace, step: Callable[[], T]) -> T:
         """Do a step on every rank, and go on only if it went well on all.
 
         When it fails anywhere, every rank raises the same: the error itself if all failed alike,
-        else a `RankError` that names the ranks that failed.
+        else a `RankError` that names the ranks that failed. A trace knows the phase they were in.
         """
         result: T = self._try(phase, step, lambda _: None)[0]
         return result
 
-    def tell(self, phase: Phase, step: Callable[[], T]) -> list[T]:
+    def tell(self, phase: Phase | Trace, step: Callable[[], T]) -> list[T]:
         """As `together`; gives what the step gave on every rank."""
         return self._try(phase, step, lambda result: result)[1]
 
-    def first(self, phase: Phase, step: Callable[[], T]) -> T:
+    def first(self, phase: Phase | Trace, step: Callable[[], T]) -> T:
         """Do a step on the first rank alone; every rank gets its result, or raises its error."""
 
         def alone() -> T | None:
@@ -113,7 +129,7 @@ class Team:
         return result
 
     def _try(
-        self, phase: Phase, step: Callable[[], T], told: Callable[[T], Any], one: bool = False
+        self, phase: Phase | Trace, step: Callable[[], T], told: Callable[[T], Any], one: bool = False
     ) -> tuple[T, list[Any]]:
         result: Any = None
         mine: Exception | None = None
@@ -125,7 +141,8 @@ class Team:
             mine = error
         if self.world == 1:
             return result, [told(result)]
-        heard = self.gather((_pack(mine, self.global_rank, phase), told(result) if mine is None else None))
+        now = phase.now if isinstance(phase, Trace) else phase
+        heard = self.gather((_pack(mine, self.global_rank, now), told(result) if mine is None else None))
         failed = [packed for packed, _ in heard if packed is not None]
         if failed:
             raise _agreed(failed, self.world, one) from mine

@@ -8,28 +8,30 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from ckptlab.engine.agree import Agreed, Offer, agree, offer
+from ckptlab.engine.agree import Agreed, Offer, Told, announce, offer, settle
 from ckptlab.engine.divergence import check_replicas
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
-from ckptlab.engine.transfer import chunk_buffers, on_cpu
-from ckptlab.errors import PathError
+from ckptlab.engine.writing import Source, write_files
+from ckptlab.errors import CheckpointError, PathError
 from ckptlab.events import Phase, Progress, Trace, silent
-from ckptlab.layout import Box
-from ckptlab.metadata import ChunkColumns, Extent, Metadata
-from ckptlab.plan.save import SavePlan, plan_save
+from ckptlab.metadata import Extent, Metadata
+from ckptlab.plan.save import plan_save
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_layouts
 from ckptlab.storage.template import template
+from ckptlab.storage.torch_save import gc_paused
 from ckptlab.storage.where import files_at
+
+_MUCH = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,6 @@ class SaveReport:
     seconds: Mapping[Phase, float]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One chunk that this rank writes: which box of which tensor, and where in the file."""
-
-    fqn: str
-    box: Box
-    start: int
-
-
 def save(
     state_dict: Mapping[str, Any],
     path: str | os.PathLike[str],
@@ -61,6 +54,7 @@ def save(
     overwrite: bool = True,
     sync: bool = True,
     replicas: Literal["check", "trust"] = "check",
+    threads: int | None = None,
     progress: Progress = silent,
 ) -> SaveReport:
     """Save a (nested) state_dict of DTensors, ShardedTensors, tensors and objects as a DCP checkpoint.
@@ -68,14 +62,17 @@ def save(
     Every rank of the process group calls it with its own state; without a group, or with `no_dist`,
     this process saves alone. `sync` waits until the disk has it. `overwrite=False` refuses a path that
     holds a checkpoint (`PathError`). Shards that several ranks hold are compared by crc and refused
-    where they differ, unless `replicas="trust"`. Raises the same error on every rank; what was there before a
+    where they differ, unless `replicas="trust"`. Each rank writes `threads` files at once: one, or two
+    if it saves 64 MiB or more alone. Raises the same error on every rank; what was there before a
     failed save is still there.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
-    with trace.phase("plan"):
-        mine = team.together("plan", lambda: offer(flatten(expand(state_dict)), team))
-    return save_offer(mine, path, team, trace, overwrite=overwrite, sync=sync, replicas=replicas)
+
+    def make() -> Offer:
+        return offer(flatten(expand(state_dict)), team)
+
+    return _save(make, path, team, trace, overwrite, sync, replicas, threads)
 
 
 def save_offer(
@@ -87,94 +84,107 @@ def save_offer(
     overwrite: bool = True,
     sync: bool = True,
     replicas: Literal["check", "trust"] = "check",
+    threads: int | None = None,
 ) -> SaveReport:
     """Save what each rank offers; the same as `save`, with the state told apart already."""
+    return _save(lambda: mine, path, team, trace, overwrite, sync, replicas, threads)
+
+
+def _save(
+    make: Callable[[], Offer],
+    path: str | os.PathLike[str],
+    team: Team,
+    trace: Trace,
+    overwrite: bool,
+    sync: bool,
+    replicas: Literal["check", "trust"],
+    threads: int | None,
+) -> SaveReport:
     files = files_at(path)
-    with trace.phase("plan"):
-        agreed = agree(mine, team)
+    offers = []
+
+    def announced() -> tuple[Told, _Ground | CheckpointError | None]:
+        offers.append(make())
+        ground = _prepare(files, overwrite, threads or _threads(team, offers[0])) if team.rank == 0 else None
+        return announce(offers[0], team), ground
+
+    with trace.phase("plan"), gc_paused():
+        told = team.tell("plan", announced)
+        (mine,), ground = offers, told[0][1]
+        if isinstance(ground, CheckpointError):
+            raise ground
+        assert ground is not None
+        agreed = settle([one for one, _ in told], mine, team)
         if replicas == "check":
             check_replicas(mine.held, team)
-        generation, save_id = team.first("plan", lambda: _prepare(files, overwrite))
-        plan = plan_save(agreed.held, max(team.ranks) + 1)
-        metadata, jobs, total = _place(agreed, plan, team, generation, save_id)
+        source = _place(agreed, mine, max(team.ranks) + 1, ground)
+    own = [team.global_rank * ground.threads + i for i in range(ground.threads)]
+    chunks = source.metadata.chunks
+    here = np.isin(chunks.file, own)
+    total = int(chunks.length[here].sum()) + sum(
+        extent.length for extent in source.metadata.objects.values() if extent.file in own
+    )
     with trace.phase("write", total):
-        team.together("write", lambda: _write(files, mine, jobs, metadata, team, generation, sync, trace))
+        team.together("write", lambda: _write(files, own, source, sync, trace, team.rank == 0))
     with trace.phase("commit"):
-        team.first("commit", lambda: _commit(files, metadata, sync))
-    return SaveReport(files.root, team.rank, total, len(jobs), trace.seconds)
+        team.first("commit", lambda: _commit(files, source.metadata, sync))
+    return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds)
 
 
-def _prepare(files: Files, overwrite: bool) -> tuple[str, str]:
+def _threads(team: Team, mine: Offer) -> int:
+    """How many files each rank writes at once if nobody said: one, unless a rank alone has much to write."""
+    much = sum(held.holding.tensor.nbytes for held in mine.held.values()) >= _MUCH
+    return min(2, os.cpu_count() or 1) if team.world == 1 and much else 1
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What the first rank decides for all: a word in the names of the files, the save's id, files a rank."""
+
+    generation: str
+    save_id: str
+    threads: int
+
+
+def _prepare(files: Files, overwrite: bool, threads: int) -> _Ground | CheckpointError:
     """Make the directory; an older checkpoint in it makes this save a new generation."""
-    files.make()
-    old = METADATA_FILE in files.names()
+    try:
+        files.make()
+        old = METADATA_FILE in files.names()
+    except CheckpointError as error:
+        return error
     if old and not overwrite:
-        raise PathError(
-            f"{files.root} holds a checkpoint already; choose another path or overwrite=True", [files.root]
-        )
+        words = f"{files.root} holds a checkpoint already; choose another path or overwrite=True"
+        return PathError(words, [files.root])
     save_id = str(uuid.uuid4())
-    return (save_id[:8] if old else ""), save_id
+    return _Ground(save_id[:8] if old else "", save_id, threads)
 
 
-def _place(
-    agreed: Agreed, plan: SavePlan, team: Team, generation: str, save_id: str
-) -> tuple[Metadata, list[_Job], int]:
-    """Where each chunk and object lies; the same on every rank. Also this rank's own jobs and bytes."""
-    names = [data_file(rank, 0, generation) for rank in range(len(plan.bytes_by_rank))]
-    end = np.zeros(len(names), np.int64)
-    columns, jobs = ChunkColumns(), []
-    for writes in plan.writes:
-        start, length = [], []
-        for i, rank in enumerate(writes.writer.tolist()):
-            box = writes.boxes[i]
-            if rank == team.global_rank:
-                jobs.append(_Job(writes.tensor.fqn, box, int(end[rank])))
-            start.append(int(end[rank]))
-            length.append(template(writes.tensor.dtype, box.shape).length)
-            end[rank] += length[-1]
-        columns.add(writes.boxes, writes.writer.tolist(), start, length)
+def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground) -> Source:
+    """Where each chunk and object lies; the same on every rank."""
+    plan = plan_save(agreed.held, world)
+    chunks, end = plan.chunks(lambda dtype, shape: template(dtype, shape).length, ground.threads)
     objects = {}
     for fqn, (rank, nbytes) in agreed.objects.items():
-        objects[fqn] = Extent(rank, int(end[rank]), nbytes)
-        end[rank] += nbytes
+        file = rank * ground.threads
+        objects[fqn] = Extent(file, int(end[file]), nbytes)
+        end[file] += nbytes
+    files = [(rank, i) for rank in range(world) for i in range(ground.threads)]
     metadata = Metadata(
-        tuple(writes.tensor for writes in plan.writes),
-        columns.build(),
-        tuple(names),
-        tuple(range(len(names))),
+        plan.tensors,
+        chunks,
+        tuple(data_file(rank, i, ground.generation) for rank, i in files),
+        tuple(rank for rank, _ in files),
         objects,
         agreed.paths,
         agreed.layouts,
-        save_id,
+        ground.save_id,
     )
-    return metadata, jobs, int(end[team.global_rank])
+    return Source(plan, metadata, mine.held, mine.objects)
 
 
-def _write(
-    files: Files,
-    mine: Offer,
-    jobs: list[_Job],
-    metadata: Metadata,
-    team: Team,
-    generation: str,
-    sync: bool,
-    trace: Trace,
-) -> None:
-    objects = {fqn: extent for fqn, extent in metadata.objects.items() if extent.file == team.global_rank}
-    if not jobs and not objects:
-        return
-    with files.create(data_file(team.global_rank, 0, generation)) as writer:
-        for job in jobs:
-            held = mine.held[job.fqn]
-            payload = on_cpu(held.piece_of(job.box))
-            frame = template(held.holding.tensor.dtype, job.box.shape)
-            writer.write_at(job.start, chunk_buffers(frame.before, payload, frame.after))
-            trace.moved(frame.length)
-        for fqn, extent in objects.items():
-            writer.write_at(extent.start, [mine.objects[fqn]])
-            trace.moved(extent.length)
-        if sync:
-            writer.sync()
+def _write(files: Files, own: list[int], source: Source, sync: bool, trace: Trace, first: bool) -> None:
+    write_files(files, own, source, sync, trace)
 
 
 def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
@@ -182,7 +192,7 @@ def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
     beside = layout_file(metadata.save_id)
     files.publish(beside, write_layouts(metadata), sync)
     files.publish(METADATA_FILE, write_metadata(metadata, files.root), sync)
-    used = {metadata.files[i] for i in metadata.chunks.file.tolist()}
+    used = {metadata.files[i] for i in np.unique(metadata.chunks.file).tolist()}
     used |= {metadata.files[extent.file] for extent in metadata.objects.values()} | {beside}
     for name in files.names():
         data = name.startswith("__") and name.endswith(".distcp")

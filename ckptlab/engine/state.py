@@ -10,7 +10,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -56,22 +56,38 @@ class Held:
     layout: Layout | None = None
     plain: bool = False
 
-    def piece(self, row: int, within: Box) -> torch.Tensor:
-        """The part of the memory behind row `row` of `mine`; `within` counts in the local tensor."""
-        return self.memory[row][within.slices]
+    def piece(self, row: int, within: Box | None) -> torch.Tensor:
+        """The part of the memory behind row `row` of `mine`, all of it if `within` is None.
 
-    def piece_of(self, box: Box) -> torch.Tensor:
-        """The view of this rank's memory that is `box`, one of those in `mine`."""
+        `within` counts in the local tensor.
+        """
+        return self.memory[row] if within is None else self.memory[row][within.slices]
+
+    def place_of(self, box: Box) -> tuple[int, Box | None]:
+        """Where `box`, one of those in `mine`, lies in this rank's memory, as `piece` takes it."""
         same = (self.mine.boxes.offsets == box.offset).all(axis=1) & (
             self.mine.boxes.shapes == box.shape
         ).all(axis=1)
         row = int(np.flatnonzero(same)[0])
-        return self.piece(row, Box(tuple(self.mine.local[row].tolist()), box.shape))
+        return row, self.within(row, Box(tuple(self.mine.local[row].tolist()), box.shape))
+
+    def within(self, row: int, box: Box) -> Box | None:
+        """The box, counted in the local tensor, as `piece` takes it: None if that is all there is."""
+        return None if box.shape == tuple(self.memory[row].shape) else box
+
+    def piece_of(self, box: Box) -> torch.Tensor:
+        """The view of this rank's memory that is `box`, one of those in `mine`."""
+        return self.piece(*self.place_of(box))
 
 
 def expand(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state with each `Stateful` (a module, an optimizer) replaced by its own `state_dict()`."""
-    return {key: value.state_dict() if isinstance(value, Stateful) else value for key, value in state.items()}
+    return {key: value.state_dict() if _stateful(value) else value for key, value in state.items()}
+
+
+def _stateful(value: object) -> TypeGuard[Stateful]:
+    # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
+    return not isinstance(value, torch.Tensor | Mapping) and isinstance(value, Stateful)
 
 
 def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
@@ -105,10 +121,15 @@ def _to_enter(value: list[Any]) -> bool:
     return any(isinstance(v, torch.Tensor | Mapping) or (isinstance(v, list) and _to_enter(v)) for v in value)
 
 
-def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any]) -> None:
-    """Give each `Stateful` of `target` the state filled for it, and `target` itself its new objects."""
+def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assign: bool = False) -> None:
+    """Give each `Stateful` of `target` the state filled for it, and `target` itself its new objects.
+
+    `assign` makes a module take the filled tensors themselves, where its own had no memory.
+    """
     for key, value in target.items():
-        if isinstance(value, Stateful):
+        if isinstance(value, torch.nn.Module) and assign:
+            value.load_state_dict(filled[key], assign=True)
+        elif _stateful(value):
             value.load_state_dict(filled[key])
         else:
             target[key] = filled[key]
@@ -159,12 +180,9 @@ def hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor.
     """
-    tensor = Tensor(fqn, _dtype(fqn, value), tuple(value.shape))
     if isinstance(value, DTensor):
-        layout = layout_of(fqn, value)
-        shards = layout.shards(tensor.shape)
-        mine, memory = shards.of(rank), value._local_tensor
-        return Held(Holding(tensor, shards), mine, (memory.detach(),) * len(mine), layout)
+        return _hold_dtensor(fqn, value, rank)
+    tensor = Tensor(fqn, _dtype(fqn, value.dtype), tuple(value.shape))
     if isinstance(value, ShardedTensor):
         return _hold_sharded(tensor, value, rank)
     if value.layout is not torch.strided:
@@ -172,7 +190,34 @@ def hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held
             f"{fqn!r} is a {value.layout} tensor; only dense tensors have chunks, so call .to_dense()"
         )
     holding = everywhere(tensor, ranks)
-    return Held(holding, holding.shards.of(rank), (value.detach(),), plain=True)
+    return Held(holding, _of(holding.shards, rank), (value.detach(),), plain=True)
+
+
+def _hold_dtensor(fqn: str, value: DTensor, rank: int) -> Held:
+    spec = value._spec
+    known = spec.tensor_meta
+    assert known is not None
+    try:
+        layout, shape, shards, mine = _sharded(spec.mesh, spec.placements, known.shape, rank)
+    except LayoutError as error:
+        raise LayoutError(f"{fqn!r}: {error}") from None
+    memory = (value._local_tensor.detach(),) * len(mine)
+    return Held(Holding(Tensor(fqn, _dtype(fqn, known.dtype), shape), shards), mine, memory, layout)
+
+
+@lru_cache(maxsize=4096)
+def _sharded(
+    mesh: DeviceMesh, placements: tuple[object, ...], size: torch.Size, rank: int
+) -> tuple[Layout, tuple[int, ...], Shards, Shards]:
+    """What every rank holds, and what this one does: found once for all tensors that are sharded alike."""
+    layout, shape = Layout(_mesh(mesh), tuple(map(_placement, placements))), tuple(size)
+    shards = layout.shards(shape)
+    return layout, shape, shards, shards.of(rank)
+
+
+@lru_cache(maxsize=4096)
+def _of(shards: Shards, rank: int) -> Shards:
+    return shards.of(rank)
 
 
 def _hold_sharded(tensor: Tensor, value: ShardedTensor, rank: int) -> Held:
@@ -192,27 +237,19 @@ def _hold_sharded(tensor: Tensor, value: ShardedTensor, rank: int) -> Held:
     return Held(Holding(tensor, whole), whole.of(rank), tuple(kept))
 
 
-def layout_of(fqn: str, value: DTensor) -> Layout:
-    """Mesh and placements of a DTensor."""
-    placements = tuple(_placement(fqn, p) for p in value.placements)
-    return Layout(_mesh(value.device_mesh), placements)
-
-
 @lru_cache(maxsize=256)
 def _mesh(mesh: DeviceMesh) -> Mesh:
     return Mesh(tuple(mesh.mesh.shape), tuple(mesh.mesh_dim_names or ()), tuple(mesh.mesh.flatten().tolist()))
 
 
-def _placement(fqn: str, placement: object) -> Placement:
+def _placement(placement: object) -> Placement:
     if isinstance(placement, _StridedShard):
         return StridedShard(placement.dim, int(placement.split_factor))
     if isinstance(placement, TorchShard):
         return Shard(placement.dim)
     if isinstance(placement, TorchReplicate):
         return Replicate()
-    raise LayoutError(
-        f"{fqn!r} has placement {placement}: its elements are on no rank; redistribute it first"
-    )
+    raise LayoutError(f"placement {placement}: its elements are on no rank; redistribute it first")
 
 
 def torch_placements(layout: Layout) -> tuple[Any, ...]:
@@ -227,12 +264,13 @@ def torch_placements(layout: Layout) -> tuple[Any, ...]:
     )
 
 
-def _dtype(fqn: str, value: torch.Tensor) -> str:
-    name = str(value.dtype).removeprefix("torch.")
-    if name not in ITEMSIZE:
-        raise LayoutError(
-            f"{fqn!r} has dtype {value.dtype}, which has no plain bytes to store; convert it first"
-        )
+_DTYPES = {getattr(torch, name): name for name in ITEMSIZE}
+
+
+def _dtype(fqn: str, dtype: torch.dtype) -> str:
+    name = _DTYPES.get(dtype)
+    if name is None:
+        raise LayoutError(f"{fqn!r} has dtype {dtype}, which has no plain bytes to store; convert it first")
     return name
 
 
@@ -262,6 +300,26 @@ def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torc
             shards, known, process_group=model._process_group
         )
     return torch.zeros_like(model, dtype=dtype)
+
+
+def without_memory(value: object) -> TypeGuard[torch.Tensor]:
+    """Whether it is a tensor on the meta device."""
+    return isinstance(value, torch.Tensor) and not isinstance(value, ShardedTensor) and value.is_meta
+
+
+def materialized(value: torch.Tensor, device: str | None) -> torch.Tensor:
+    """A tensor without memory, with memory: on `device`, else on its mesh's, else on the CPU."""
+    if isinstance(value, DTensor):
+        local = torch.empty_like(value._local_tensor, device=device or value.device_mesh.device_type)
+        return DTensor.from_local(
+            local,
+            value.device_mesh,
+            value.placements,
+            run_check=False,
+            shape=value.shape,
+            stride=value.stride(),
+        )
+    return torch.empty_like(value, device=device or "cpu")
 
 
 def device_mesh(mesh: Mesh, device: str) -> DeviceMesh:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ckptlab.errors import MismatchError
 from ckptlab.metadata import Metadata, Tensor, near
+from ckptlab.plan.widen import widens
 
 Kind = Literal["missing", "unexpected", "shape", "dtype", "type"]
 
@@ -82,7 +83,8 @@ def _fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
             )
         )
     if stored.dtype != wanted.dtype:
-        remedy = f"Make the target {stored.dtype}, or load with dtype='cast'."
+        policy = "widen" if widens(stored.dtype, wanted.dtype) else "narrow"
+        remedy = f"Make the target {stored.dtype}, or load with dtype='{policy}'."
         found.append(Mismatch("dtype", stored.fqn, stored.dtype, wanted.dtype, remedy))
     return found
 
@@ -102,8 +104,8 @@ def _say(tensor: Tensor | None) -> str:
 
 
 def refuse(path: str, found: Iterable[Mismatch]) -> None:
-    """Raise one `MismatchError` that lists every finding but the unexpected; return if there is none."""
-    wrong = [m for m in found if m.kind != "unexpected"]
+    """Raise one `MismatchError` that lists every finding; return if there is none."""
+    wrong = list(found)
     if not wrong:
         return
     shown = "\n".join(f"  {m}" for m in wrong[:20])

@@ -90,10 +90,8 @@ def forecast(metadata: Metadata, wants: Sequence[Holding], world: int) -> Foreca
         np.add.at(memory, want.shards.rank, want.shards.boxes.numel * ITEMSIZE[want.tensor.dtype])
     stock = np.zeros(world, np.int64)
     for reads in plan.reads:
-        low, high = metadata.chunks.first[reads.row : reads.row + 2]
-        whole = metadata.boxes(reads.row).numel * reads.itemsize
-        assert len(whole) == high - low
-        np.add.at(stock, reads.rank, whole[reads.chunk - low])
+        whole = metadata.boxes(int(reads.rows[0])).numel * reads.itemsize
+        np.add.at(stock, reads.rank, whole[reads.chunk] * len(reads.rows))
     return Forecast(matrix, np.bincount(plan.rank, minlength=world), memory, stock, _unique(metadata, plan))
 
 
@@ -104,5 +102,6 @@ def _unique(metadata: Metadata, plan: LoadPlan) -> int:
         rows = np.concatenate([reads.chunk[:, None], reads.source, reads.boxes.shapes], axis=1)
         distinct = np.unique(rows, axis=0)
         ndim = reads.boxes.ndim
-        total += int(np.prod(distinct[:, 1 + ndim :], axis=1, dtype=np.int64).sum()) * reads.itemsize
+        elements = int(np.prod(distinct[:, 1 + ndim :], axis=1, dtype=np.int64).sum())
+        total += elements * reads.itemsize * len(reads.rows)
     return total

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,20 +53,32 @@ def fitted(layout: Layout, shape: tuple[int, ...]) -> Layout:
 
 def everywhere(tensor: Tensor, ranks: Sequence[int]) -> Holding:
     """A plain tensor that each of `ranks` holds whole."""
-    ndim = len(tensor.shape)
-    full = np.array(tensor.shape, np.int64).reshape(1, ndim)
-    holders = np.array(ranks if all(tensor.shape) else (), np.int64)
+    return Holding(tensor, _everywhere(tensor.shape, tuple(ranks)))
+
+
+@lru_cache(maxsize=4096)
+def _everywhere(shape: tuple[int, ...], ranks: tuple[int, ...]) -> Shards:
+    ndim = len(shape)
+    full = np.array(shape, np.int64).reshape(1, ndim)
+    holders = np.array(ranks if all(shape) else (), np.int64)
     corner = np.zeros((len(holders), ndim), np.int64)
-    return Holding(tensor, Shards(holders, Boxes(corner, np.repeat(full, len(holders), axis=0)), corner))
+    return Shards(holders, Boxes(corner, np.repeat(full, len(holders), axis=0)), corner)
 
 
-def among(holding: Holding, ranks: Sequence[int]) -> Holding:
-    """What these ranks alone hold of it."""
-    known = np.isin(holding.shards.rank, ranks)
+def among(held: Iterable[Holding], ranks: Sequence[int]) -> tuple[Holding, ...]:
+    """What these ranks alone hold; tensors that shared their shards still do."""
+    kept: dict[int, Shards] = {}
+    for holding in (rows := tuple(held)):
+        if id(holding.shards) not in kept:
+            kept[id(holding.shards)] = _kept(holding.shards, ranks)
+    return tuple(Holding(h.tensor, kept[id(h.shards)]) for h in rows)
+
+
+def _kept(shards: Shards, ranks: Sequence[int]) -> Shards:
+    known = np.isin(shards.rank, ranks)
     if known.all():
-        return holding
-    shards = holding.shards
-    return Holding(holding.tensor, Shards(shards.rank[known], shards.boxes.take(known), shards.local[known]))
+        return shards
+    return Shards(shards.rank[known], shards.boxes.take(known), shards.local[known])
 
 
 def merge(parts: Iterable[Holding]) -> Holding:

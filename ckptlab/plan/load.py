@@ -5,7 +5,7 @@ Only overlaps, each once a rank. It knows no bytes, no files' contents and no "m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,14 +20,18 @@ from ckptlab.plan.holding import Holding
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """The reads of one tensor, as columns.
+    """The reads of tensors that were saved alike and are wanted alike, as columns.
 
-    Row i: rank `rank[i]` wants `boxes[i]` (in elements of the whole tensor), which lies in chunk
-    `chunk[i]` (a row of `Metadata.chunks`) at `source[i]`, and goes to `target[i]` in the rank's
-    local tensor; both `(n, ndim)`, in elements. `want[i]` is the row of the wanted shards it fills.
+    Those are tensors `rows` of the metadata, `asked` in what was asked for; tensor t has its chunks
+    from row `first[t]` of `Metadata.chunks` on. For each of them, read i: rank `rank[i]` wants
+    `boxes[i]` (in elements of the whole tensor), which lies in its chunk `chunk[i]` at `source[i]`,
+    and goes to `target[i]` in the rank's local tensor; both `(n, ndim)`, in elements. `want[i]` is
+    the row of the wanted shards it fills.
     """
 
-    row: int
+    rows: Ints
+    asked: Ints
+    first: Ints
     itemsize: int
     rank: Ints
     chunk: Ints
@@ -37,12 +41,18 @@ class Reads:
     want: Ints
 
     def __len__(self) -> int:
-        return len(self.rank)
+        """How many reads, of all tensors."""
+        return len(self.rows) * len(self.rank)
 
     @property
     def nbytes(self) -> Ints:
-        """Bytes of each read."""
+        """Bytes of each read of one tensor."""
         return self.boxes.numel * self.itemsize
+
+    @property
+    def chunks(self) -> Ints:
+        """The chunk row of every read, `(tensors, reads of one)`."""
+        return self.first[:, None] + self.chunk
 
     def source_box(self, i: int) -> Box:
         """Read i in elements of its chunk."""
@@ -55,24 +65,24 @@ class Reads:
 
 @dataclass(frozen=True, eq=False)
 class LoadPlan:
-    """The reads of a load, tensor by tensor; and all of them as columns, in the same order."""
+    """The reads of a load, tensors that are alike together; and all of them as columns, in the same order."""
 
     reads: tuple[Reads, ...]
 
     @cached_property
     def rank(self) -> Ints:
         """The rank of every read."""
-        return np.concatenate([np.zeros(0, np.int64), *(r.rank for r in self.reads)])
+        return _column(np.tile(r.rank, len(r.rows)) for r in self.reads)
 
     @cached_property
     def chunk(self) -> Ints:
         """The chunk row of every read."""
-        return np.concatenate([np.zeros(0, np.int64), *(r.chunk for r in self.reads)])
+        return _column(r.chunks.ravel() for r in self.reads)
 
     @cached_property
     def nbytes(self) -> Ints:
         """The bytes of every read."""
-        return np.concatenate([np.zeros(0, np.int64), *(r.nbytes for r in self.reads)])
+        return _column(np.tile(r.nbytes, len(r.rows)) for r in self.reads)
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -93,29 +103,45 @@ def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
     >>> list(zip(plan.rank.tolist(), plan.chunk.tolist(), plan.nbytes.tolist()))
     [(0, 0, 16), (0, 1, 16), (1, 0, 16), (1, 1, 16)]
     """
-    found: dict[tuple[object, ...], tuple[Ints, Ints, Boxes, Ints, Ints, Ints]] = {}
-    reads = []
-    for want in wants:
-        row = metadata.rows[want.tensor.fqn]
-        chunks = metadata.boxes(row)
-        # Tensors of one shape, saved and wanted under one layout each, meet in the same boxes.
-        key = (id(want.shards), chunks.offsets.tobytes(), chunks.shapes.tobytes())
-        if key not in found:
-            meet = overlaps(want.shards.boxes, chunks)
-            _check_filled(want, meet)
-            found[key] = (
-                want.shards.rank[meet.a],
-                meet.b,
-                meet.boxes,
-                meet.boxes.offsets - chunks.offsets[meet.b],
-                meet.boxes.offsets - want.shards.boxes.offsets[meet.a] + want.shards.local[meet.a],
-                meet.a,
-            )
-        rank, chunk, boxes, source, target, rows = found[key]
-        first = int(metadata.chunks.first[row])
-        itemsize = ITEMSIZE[metadata.tensors[row].dtype]
-        reads.append(Reads(row, itemsize, rank, chunk + first, boxes, source, target, rows))
-    return LoadPlan(tuple(reads))
+    rows = metadata.rows
+    found = [rows[want.tensor.fqn] for want in wants]
+    tensors, corner = metadata.tensors, metadata.chunks.corner[found].tolist()
+    first = metadata.chunks.first
+    count = (first[1:] - first[:-1])[found].tolist()
+    # Tensors of one shape, saved and wanted under one layout each, meet in the same boxes.
+    alike: dict[tuple[int, int, int, str], list[int]] = {}
+    for i, want in enumerate(wants):
+        key = (id(want.shards), corner[i], count[i], tensors[found[i]].dtype)
+        if key in alike:
+            alike[key].append(i)
+        else:
+            alike[key] = [i]
+    return LoadPlan(
+        tuple(_reads(metadata, wants[asked[0]], np.array(found)[asked], asked) for asked in alike.values())
+    )
+
+
+def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Sequence[int]) -> Reads:
+    row = int(rows[0])
+    chunks = metadata.boxes(row)
+    meet = overlaps(want.shards.boxes, chunks)
+    _check_filled(want, meet)
+    return Reads(
+        rows,
+        np.array(asked),
+        metadata.chunks.first[rows],
+        ITEMSIZE[metadata.tensors[row].dtype],
+        want.shards.rank[meet.a],
+        meet.b,
+        meet.boxes,
+        meet.boxes.offsets - chunks.offsets[meet.b],
+        meet.boxes.offsets - want.shards.boxes.offsets[meet.a] + want.shards.local[meet.a],
+        meet.a,
+    )
+
+
+def _column(parts: Iterable[Ints]) -> Ints:
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 def _check_filled(want: Holding, meet: Overlaps) -> None:

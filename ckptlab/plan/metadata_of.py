@@ -6,12 +6,11 @@ No bytes, no files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from ckptlab.layout import Layout
-from ckptlab.metadata import ITEMSIZE, ChunkColumns, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
 from ckptlab.plan.holding import fitted, holdings
 from ckptlab.plan.save import plan_save
 
@@ -27,15 +26,7 @@ def metadata_of(tensors: Iterable[Tensor], layout: Layout) -> Metadata:
     rows = tuple(tensors)
     world = max(layout.mesh.rank_list) + 1
     plan = plan_save(holdings(rows, layout), world)
-    columns = ChunkColumns()
-    end = np.zeros(world, np.int64)
-    for writes in plan.writes:
-        length = (writes.boxes.numel * ITEMSIZE[writes.tensor.dtype]).tolist()
-        start = []
-        for rank, n in zip(writes.writer.tolist(), length, strict=True):
-            start.append(int(end[rank]))
-            end[rank] += n
-        columns.add(writes.boxes, writes.writer.tolist(), start, length)
+    chunks, _ = plan.chunks(lambda dtype, shape: math.prod(shape) * ITEMSIZE[dtype])
     layouts: Mapping[str, Layout] = {t.fqn: fitted(layout, t.shape) for t in rows}
     files = tuple(f"rank {rank}" for rank in range(world))
-    return Metadata(rows, columns.build(), files, tuple(range(world)), layouts=layouts)
+    return Metadata(rows, chunks, files, tuple(range(world)), layouts=layouts)

@@ -84,14 +84,18 @@ class Checkpoint:
 
     def check_files(self) -> list[FileProblem]:
         """Every data file that is missing or too short for what it should hold; no data is read."""
+        return self.file_problems(dict(zip(self.metadata.files, self._ends(), strict=True)))
+
+    def file_problems(self, needed: Mapping[str, int]) -> list[FileProblem]:
+        """Those of these files that are missing or have not got the bytes that are needed of them."""
         problems = []
-        for name, needed in zip(self.metadata.files, self._ends(), strict=True):
+        for name, end in needed.items():
             try:
-                size = self.files.size(name) if needed else 0
+                size = self.files.size(name) if end else 0
             except CorruptError:
                 size = None
-            if size is None or size < needed:
-                problems.append(FileProblem(name, needed, size))
+            if size is None or size < end:
+                problems.append(FileProblem(name, end, size))
         return problems
 
     def missing_files(self) -> list[str]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 
+import numpy as np
+import numpy.typing as npt
 from isal import isal_zlib
 
 from ckptlab.metadata import ITEMSIZE
@@ -26,6 +28,9 @@ TYPED_STORAGE: Mapping[str, str] = {
 }  # fmt: skip
 """The storage classes of dtypes that had one when torch stopped making more; the rest are untyped."""
 
+Rows = npt.NDArray[np.uint8]
+Hashes = npt.NDArray[np.uint64]
+
 _ALIGNMENT = 64
 _MAX32 = 0xFFFFFFFF
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
@@ -34,9 +39,9 @@ _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
 _NAMES_HASH = b"15728199511854643026"
 
 
-def crc32(data: bytes | bytearray | memoryview) -> int:
-    """The checksum that a zip keeps of a record."""
-    return int(isal_zlib.crc32(data))
+def crc32(data: bytes | bytearray | memoryview, before: int = 0) -> int:
+    """The checksum that a zip keeps of a record; `before` is that of the bytes that came before."""
+    return int(isal_zlib.crc32(data, before))
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,34 @@ class Template:
     _id_crc_at: tuple[int, ...]
     _hash: int
     _version_crc: int
+
+    @property
+    def crc_at(self) -> int:
+        """Where the payload's crc stands, as 4 little-endian bytes, counted from the chunk's beginning."""
+        return len(self.before) + self.nbytes + self._crc_at[0]
+
+    def filled(self, payloads: Rows) -> Rows:
+        """Whole chunks, one a row, `(n, length)`, for payloads of `nbytes` each, `(n, nbytes)`; both uint8."""
+        chunks = np.empty((len(payloads), self.length), np.uint8)
+        split = len(self.before)
+        chunks[:, :split] = np.frombuffer(self.before, np.uint8)
+        chunks[:, split : split + self.nbytes] = payloads
+        after = chunks[:, split + self.nbytes :]
+        after[:] = np.frombuffer(self._after, np.uint8)
+        checks = crcs(payloads)
+        for at in self._crc_at:
+            after[:, at : at + 4] = checks[:, None].view(np.uint8)
+        hashed = _combine_all(np.full(len(checks), self._hash, np.uint64), checks.astype(np.uint64))
+        hashed = _combine_all(hashed, np.full(len(checks), self._version_crc, np.uint64))
+        identity = np.empty((len(checks), 40), np.uint8)
+        identity[:, :20] = np.frombuffer(_NAMES_HASH, np.uint8)
+        for digit in range(39, 19, -1):
+            identity[:, digit] = hashed % np.uint64(10) + np.uint64(ord("0"))
+            hashed //= np.uint64(10)
+        after[:, self._id_at : self._id_at + 40] = identity
+        for at in self._id_crc_at:
+            after[:, at : at + 4] = crcs(identity)[:, None].view(np.uint8)
+        return chunks
 
     def after(self, crc: int) -> bytes:
         """The rest, for a payload of this `crc32`."""
@@ -102,6 +135,18 @@ def template(dtype: str, shape: tuple[int, ...]) -> Template:
 def _combine(seed: int, value: int) -> int:
     """c10::hash_combine, in 64 bits."""
     return seed ^ (value + 0x9E3779B9 + (seed << 6) + (seed >> 2)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _combine_all(seed: Hashes, value: Hashes) -> Hashes:
+    """The same for many, whose sums wrap round by themselves."""
+    mixed: Hashes = seed ^ (value + np.uint64(0x9E3779B9) + (seed << np.uint64(6)) + (seed >> np.uint64(2)))
+    return mixed
+
+
+def crcs(rows: Rows) -> npt.NDArray[np.uint32]:
+    """The crc32 of each row of bytes, little-endian."""
+    width, data = rows.shape[1], np.ascontiguousarray(rows).data.cast("B")
+    return np.array([crc32(data[at : at + width]) for at in range(0, len(data), width)], "<u4")
 
 
 class _Archive:

@@ -163,7 +163,7 @@ def locate(read: Read, length: int, dtype: str, shape: tuple[int, ...], where: s
     """
     known = template(dtype, shape)
     if length == known.length and read(0, len(known.before)) == known.before:
-        return _plain(dtype, shape)
+        return plain(dtype, shape)
     with reading_zip(where):
         archive = Archive(read, length)
         found = _tensor(archive, where)
@@ -177,7 +177,8 @@ def locate(read: Read, length: int, dtype: str, shape: tuple[int, ...], where: s
 
 
 @lru_cache(maxsize=4096)
-def _plain(dtype: str, shape: tuple[int, ...]) -> Payload:
+def plain(dtype: str, shape: tuple[int, ...]) -> Payload:
+    """Where the elements of a contiguous tensor lie in what stock torch writes for it."""
     known = template(dtype, shape)
     return Payload(len(known.before), known.nbytes, dtype, shape, contiguous(shape), 0)
 

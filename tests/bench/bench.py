@@ -32,8 +32,8 @@ LAYOUTS = {
 }
 SAVES = ["fsdp4", "hsdp2x2", "tp4", "2d", "one"]
 LOADS = [
-    ("fsdp4", "fsdp4"), ("hsdp2x2", "hsdp2x2"), ("tp4", "tp4"), ("2d", "2d"), ("fsdp4", "tp4"), ("fsdp4", "2d"),
-    ("hsdp2x2", "fsdp4"), ("fsdp4", "fsdp8"), ("fsdp4", "one"),
+    ("fsdp4", "fsdp4"), ("hsdp2x2", "hsdp2x2"), ("tp4", "tp4"), ("2d", "2d"), ("fsdp4", "tp4"),
+    ("fsdp4", "2d"), ("hsdp2x2", "fsdp4"), ("fsdp4", "fsdp8"), ("fsdp4", "one"),
 ]  # fmt: skip
 
 
@@ -57,12 +57,12 @@ def run(case, folder, reps, pools):
     kind, tensors, layout, *rest = case
     if kind == "save":
         world, words = LAYOUTS[layout]
-        return pools(world).run(ops.save_case, tensors, words, folder, rest[0], reps)
+        return pools(world).run(ops.save_case, tensors, words, folder, rest[0], reps, deadline=None)
     wanted, cold = rest
     world, words = LAYOUTS[layout]
     pools(world).run(ops.prepare, tensors, words, f"{folder}/saved")
     world, words = LAYOUTS[wanted]
-    return pools(world).run(ops.load_case, tensors, words, f"{folder}/saved", cold, reps)
+    return pools(world).run(ops.load_case, tensors, words, f"{folder}/saved", cold, reps, deadline=None)
 
 
 def summed(by_rank):

@@ -112,8 +112,7 @@ def load_limit(state, path):
         row = saved.rows[fqn]
         tensor, chunks = saved.tensors[row], saved.boxes(row)
         reads = plan_load(saved, [Holding(tensor, held.mine)]).reads[0]
-        for i in range(len(reads)):
-            chunk = int(reads.chunk[i])
+        for i, chunk in enumerate(reads.chunks[0].tolist()):
             name, base = saved.files[saved.chunks.file[chunk]], int(saved.chunks.start[chunk])
             shape = chunks[chunk - int(saved.chunks.first[row])].shape
             payload = locate(

@@ -14,7 +14,11 @@ def transformer(layers):
         tensors += [Tensor(f"{name}.mlp.{p}", "bfloat16", (HIDDEN, WIDTH)) for p in ("gate", "up")]
         tensors += [Tensor(f"{name}.mlp.down", "bfloat16", (WIDTH, HIDDEN))]
         tensors += [Tensor(f"{name}.norm{n}", "float32", (WIDTH,)) for n in (1, 2)]
-    return [*tensors, Tensor("norm", "float32", (WIDTH,)), Tensor("head.weight", "float32", (WORDS // 2, WIDTH))]
+    return [
+        *tensors,
+        Tensor("norm", "float32", (WIDTH,)),
+        Tensor("head.weight", "float32", (WORDS // 2, WIDTH)),
+    ]
 
 
 def small(count):

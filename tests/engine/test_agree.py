@@ -4,7 +4,7 @@ import engine_ops as ops
 import torch
 
 from ckptlab import open_checkpoint
-from ckptlab.engine.agree import agree, offer
+from ckptlab.engine.agree import announce, offer, settle
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import flatten
 
@@ -43,14 +43,15 @@ def test_one_key_of_a_tensor_and_of_an_object_is_refused(ranks4, tmp_path):
 def test_a_pending_sum_is_refused(ranks4, tmp_path):
     for failure in ranks4.run(ops.partial, str(tmp_path)):
         assert failure.kind == "LayoutError"
-        assert "'w' has placement" in failure.message
+        assert "'w': placement" in failure.message
         assert "redistribute it first" in failure.message
 
 
 def test_one_process_agrees_with_itself():
     leaves = flatten({"w": torch.ones(2, 3), "n": {"step": 4}})
     team = Team.of()
-    found = agree(offer(leaves, team), team)
+    mine = offer(leaves, team)
+    found = settle([announce(mine, team)], mine, team)
     assert [h.tensor.fqn for h in found.held] == ["w"]
     assert list(found.objects) == ["n.step"]
     assert found.paths == {"w": ("w",), "n.step": ("n", "step")}

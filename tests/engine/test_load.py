@@ -1,5 +1,6 @@
 """A load by one process: into the state's own memory, strictly or not, and what it says of the rest."""
 
+import re
 import warnings
 from collections import Counter
 
@@ -8,7 +9,7 @@ import torch
 from engine_ops import stock_save
 
 from ckptlab import load, save
-from ckptlab.errors import MismatchError, PathError, UnsafeError
+from ckptlab.errors import LayoutError, MismatchError, PathError, UnsafeError
 
 
 class Private:
@@ -93,24 +94,96 @@ def test_a_load_of_nothing_says_so(path):
     assert report.unexpected == ("model.b", "model.w", "step")
 
 
-def test_another_dtype_is_refused_or_cast_with_a_warning(path):
-    state = {"model": {"w": poison(2, 3, dtype=torch.bfloat16), "b": poison(3, dtype=torch.float64)}}
-    with pytest.raises(MismatchError, match="dtype") as caught:
-        load(state, path)
-    assert [m.fqn for m in caught.value.problems] == ["model.w", "model.b"]
-    with pytest.warns(UserWarning, match=r"cast .*model.w \(float32 to bfloat16\), model.b") as caught:
-        load(state, path, dtype="cast")
-    assert len(caught) == 1
+def test_another_dtype_is_refused_widened_or_narrowed_with_the_loss_measured(tmp_path):
+    save(
+        {"w": torch.tensor([1.0, 1 + 2**-10, float("inf"), float("nan"), -70000.0]), "b": torch.ones(3)},
+        tmp_path,
+    )
+    state = {"w": poison(5, dtype=torch.float16), "b": poison(3, dtype=torch.float64)}
+    for policy, refused in (("exact", ["w", "b"]), ("widen", ["w"])):
+        with pytest.raises(MismatchError, match="dtype") as caught:
+            load(state, tmp_path, dtype=policy)
+        assert [m.fqn for m in caught.value.problems] == refused
+        assert (state["w"] == -7).all()
+    with pytest.warns(UserWarning, match="narrower") as caught:
+        load(state, tmp_path, dtype="narrow")
+    assert [str(w.message).split("\n")[1:] for w in caught] == [
+        ["  w, now float16: 1 of 5 elements changed, by inf at most"]
+    ]
     assert caught[0].filename == __file__
-    assert state["model"]["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert state["model"]["b"].dtype is torch.float64
-    assert state["model"]["b"].tolist() == [1, 1, 1]
+    assert state["w"].tolist()[:3] == [1.0, 1 + 2**-10, float("inf")]
+    assert state["b"].tolist() == [1, 1, 1]
 
 
-def test_equal_dtypes_warn_of_nothing(path):
+@pytest.mark.parametrize("policy", ["exact", "widen", "narrow"])
+def test_what_loses_nothing_warns_of_nothing(path, policy):
+    wide = torch.float32 if policy == "exact" else torch.float64
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        load({"model": {"w": poison(2, 3)}}, path, dtype="cast")
+        load({"model": {"w": poison(2, 3, dtype=wide)}}, path, dtype=policy)
+
+
+def test_a_set_of_keys(path):
+    for which in ("model.b", ["model.b"], re.compile("b$"), lambda key: key.endswith("b")):
+        w, b = poison(2, 3), poison(3)
+        report = load({"model": {"w": w, "b": b}, "step": 0}, path, keys=which)
+        assert report.loaded == ("model.b",)
+        assert report.unexpected == ()
+        assert (w == -7).all()
+        assert b.tolist() == [1, 1, 1]
+    with pytest.raises(MismatchError, match=r"no key 'model.bb'; did you mean 'model.b'"):
+        load({"model": {"w": w, "b": b}}, path, keys=["model.bb"])
+    with pytest.raises(MismatchError, match=r"no key 'optim.\*'"):
+        load({"model": {"w": w, "b": b}}, path, keys="optim.*")
+
+
+def test_other_names(path):
+    for rename in (
+        {"model.w": "weight"},
+        [(r"^model\.w$", "weight")],
+        lambda key: "weight" if "w" in key else None,
+    ):
+        w = poison(2, 3)
+        report = load({"weight": w}, path, rename=rename)
+        assert report.loaded == ("weight",)
+        assert report.unexpected == (() if callable(rename) else ("model.b", "step"))
+        assert w.tolist() == [[0, 1, 2], [3, 4, 5]]
+    state = {"number": 0}
+    load(state, path, rename={"step": "number"})
+    assert state == {"number": 5}
+    with pytest.raises(LayoutError, match=r"'model.w' and 'model.b' the same name 'x'"):
+        load({"x": w}, path, rename=lambda key: "x")
+    with pytest.raises(LayoutError, match=r"no key 'model.v'; did you mean"):
+        load({"x": w}, path, rename={"model.v": "x"})
+
+
+def test_strict_both_ways(path):
+    with pytest.raises(MismatchError, match="2 mismatches") as caught:
+        load({"model": {"b": poison(3)}}, path, strict="both")
+    assert [(m.kind, m.fqn) for m in caught.value.problems] == [
+        ("unexpected", "model.w"),
+        ("unexpected", "step"),
+    ]
+    w, b = poison(2, 3), poison(3)
+    load({"model": {"w": w, "b": b}, "step": 0}, path, strict="both")
+    assert b.tolist() == [1, 1, 1]
+
+
+def test_tensors_without_memory_are_made(path):
+    state = {"model": {"w": torch.empty(2, 3, device="meta"), "b": poison(3)}}
+    load(state, path)
+    assert state["model"]["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_model_without_memory_is_loaded(tmp_path):
+    saved = torch.nn.Linear(3, 2)
+    save({"model": saved}, tmp_path)
+    with torch.device("meta"):
+        model = torch.nn.Linear(3, 2)
+    load({"model": model}, tmp_path)
+    assert torch.equal(model.weight, saved.weight)
+    assert torch.equal(model.bias, saved.bias)
+    assert isinstance(model.weight, torch.nn.Parameter)
 
 
 def test_an_object_of_an_unknown_class_is_not_unpickled_and_nothing_is_loaded(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from engine_ops import stock_save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptlab import open_checkpoint, save
-from ckptlab.engine.transfer import Source, chunk_buffers, memory_of, on_cpu
+from ckptlab import load, open_checkpoint, save
+from ckptlab.engine.state import Held
+from ckptlab.engine.transfer import Lost, Source
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.layout import Box, Boxes, Shards
@@ -75,7 +77,7 @@ def read(checkpoint, box, into, verify=False):
     (reads,) = plan_load(checkpoint.metadata, [want]).reads
     with Source(checkpoint, Trace()) as source:
         source.find(reads)
-        source.read(reads, 0, into, verify)
+        source.fill(reads, [Held(want, want.shards, (into,))], verify)
     return source.counts
 
 
@@ -114,21 +116,45 @@ def test_a_crc_of_zero_was_never_computed(tmp_path):
     finally:
         torch.serialization.set_crc32_options(True)
     into = torch.zeros(SHAPE, dtype=torch.int16)
-    assert read(open_checkpoint(tmp_path), Box((0, 0, 0), SHAPE), into).checked == 1
+    assert read(open_checkpoint(tmp_path), Box((0, 0, 0), SHAPE), into).checked == 0
     assert torch.equal(into, WHOLE)
 
 
-def test_a_chunk_on_its_way_to_a_file_is_what_torch_would_load(tmp_path):
-    frame = template("int16", SHAPE)
-    (tmp_path / "chunk").write_bytes(b"".join(chunk_buffers(frame.before, WHOLE, frame.after)))
-    assert torch.equal(torch.load(tmp_path / "chunk", weights_only=True), WHOLE)
-    assert (tmp_path / "chunk").stat().st_size == frame.length
+@pytest.mark.parametrize("kind", ["even", "uneven", "foreign", "damaged", "narrow"])
+def test_many_small_tensors_are_read_together(tmp_path, kind):
+    """Chunks one behind the other, with others between them, in another wrapping, damaged, converted."""
+    small = {f"w{i}": torch.arange(6.0).reshape(2, 3) + 10 * i for i in range(9)}
+    state = {**small, "large": torch.ones(100)}
+    if kind == "uneven":
+        state = {
+            key: value
+            for i in range(9)
+            for key, value in ((f"x{i}", torch.ones(i + 1)), (f"w{i}", small[f"w{i}"]))
+        }
+    if kind == "foreign":
+        state["w4"] = small["w4"].t().contiguous().t()
+    (stock_save if kind in ("uneven", "foreign") else save)(state, tmp_path)
+    if kind == "damaged":
+        chunks = open_checkpoint(tmp_path).metadata.chunks
+        file = tmp_path / "__0_0.distcp"
+        data = bytearray(file.read_bytes())
+        data[int(chunks.start[4]) + len(template("float32", (2, 3)).before) + 1] ^= 1
+        file.write_bytes(data)
+    dtype = torch.float64 if kind == "narrow" else torch.float32
+    target = {key: torch.full((2, 3), -1, dtype=dtype) for key in small}
+    if kind == "damaged":
+        with pytest.raises(CorruptError, match=r"tensor 'w4'.* crc"):
+            load(target, tmp_path)
+        return
+    report = load(target, tmp_path, dtype="widen")
+    for key, value in target.items():
+        assert torch.equal(value.float(), small[key])
+    assert (report.nbytes, report.reads) == (9 * 24, 9)
 
 
-def test_memory_is_shared_not_copied():
-    tensor = torch.zeros(2, 2, dtype=torch.bfloat16)
-    memory_of(tensor)[0] = 0x80
-    assert tensor.view(torch.int16)[0, 0] == 0x80
-    assert on_cpu(tensor).data_ptr() == tensor.data_ptr()
-    assert on_cpu(tensor.t()).is_contiguous()
-    assert memory_of(torch.tensor(1.0)).nbytes == 4
+def test_what_is_lost_adds_up():
+    assert Lost(1, 4, 2.0) + Lost(2, 4, 3.0) == Lost(3, 8, 3.0)
+    assert math.isnan((Lost(1, 4, float("nan")) + Lost(2, 4, 3.0)).largest)
+    assert math.isnan((Lost(1, 4, 3.0) + Lost(2, 4, float("nan"))).largest)
+    assert str(Lost(1000, 2000, 0.5)) == "1,000 of 2,000 elements changed, by 0.5 at most"
+    assert str(Lost(0, 2000, 0.0)) == "none of 2,000 elements changed"

@@ -45,7 +45,8 @@ def test_everywhere_is_whole_on_every_rank():
 @given(tensors(most=1), layouts(), st.sets(st.integers(0, 8)))
 def test_what_some_ranks_alone_hold(some, layout, ranks):
     (held,) = holdings(some, layout)
-    found = among(held, sorted(ranks))
+    found, again = among([held, held], sorted(ranks))
+    assert found.shards is again.shards
     assert found.tensor == held.tensor
     for rank in layout.mesh.rank_list:
         rows, kept = held.shards.of(rank), found.shards.of(rank)

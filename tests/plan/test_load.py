@@ -20,14 +20,18 @@ from ckptlab.plan.metadata_of import metadata_of
 def test_elements_flow_to_where_the_layout_says(some, source, target):
     saved = metadata_of(some, source)
     plan = plan_load(saved, holdings(some, target))
-    for reads, tensor in zip(plan.reads, some, strict=True):
-        assert (reads.row, reads.itemsize) == (saved.rows[tensor.fqn], ITEMSIZE[tensor.dtype])
-        boxes, first = saved.boxes(reads.row), saved.chunk_rows(reads.row).start
+    of_each = {int(asked): (reads, t) for reads in plan.reads for t, asked in enumerate(reads.asked)}
+    for position, tensor in enumerate(some):
+        reads, t = of_each[position]
+        row = int(reads.rows[t])
+        assert (row, reads.itemsize) == (saved.rows[tensor.fqn], ITEMSIZE[tensor.dtype])
+        boxes, first = saved.boxes(row), saved.chunk_rows(row).start
+        assert reads.chunks[t].tolist() == (first + reads.chunk).tolist()
         whole = numbered(tensor)
         wanted = locals_of(fitted(target, tensor.shape), tensor)
         filled = {rank: np.full_like(local, -1) for rank, local in wanted.items()}
-        for i in range(len(reads)):
-            stored = whole[boxes[int(reads.chunk[i]) - first].slices]
+        for i in range(len(reads.rank)):
+            stored = whole[boxes[int(reads.chunk[i])].slices]
             into = filled[int(reads.rank[i])][at(reads.target[i], reads.boxes[i].shape)]
             assert into.shape == reads.boxes[i].shape
             assert into.size
@@ -38,9 +42,9 @@ def test_elements_flow_to_where_the_layout_says(some, source, target):
             assert reads.target_box(i).offset == tuple(reads.target[i])
         for rank, local in wanted.items():
             assert (filled[rank] == local).all()
-        numel = [reads.boxes[i].numel for i in range(len(reads))]
+        numel = [reads.boxes[i].numel for i in range(len(reads.rank))]
         assert reads.nbytes.tolist() == [n * reads.itemsize for n in numel]
-    assert plan.nbytes.sum() == sum(reads.nbytes.sum() for reads in plan.reads)
+    assert plan.nbytes.sum() == sum(reads.nbytes.sum() * len(reads.rows) for reads in plan.reads)
     assert len(plan) == sum(map(len, plan.reads)) == len(plan.chunk) == len(plan.rank)
 
 
@@ -48,9 +52,11 @@ def test_elements_flow_to_where_the_layout_says(some, source, target):
 @given(tensors(), layouts(), layouts())
 def test_each_read_fills_the_wanted_box_that_it_names(some, source, target):
     wants = holdings(some, target)
-    for want, reads in zip(wants, plan_load(metadata_of(some, source), wants).reads, strict=True):
+    reads_of = {i: r for r in plan_load(metadata_of(some, source), wants).reads for i in r.asked.tolist()}
+    for asked, want in enumerate(wants):
+        reads = reads_of[asked]
         filled = np.zeros(len(want.shards), np.int64)
-        for i in range(len(reads)):
+        for i in range(len(reads.rank)):
             row = int(reads.want[i])
             assert want.shards.rank[row] == reads.rank[i]
             assert want.shards.boxes[row] & reads.boxes[i] == reads.boxes[i]

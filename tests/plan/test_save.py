@@ -10,7 +10,7 @@ from plan_cases import layouts, tensors
 
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Layout, Shards
-from ckptlab.metadata import ITEMSIZE, Tensor
+from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
 from ckptlab.plan.holding import Holding, fitted, holdings
 from ckptlab.plan.save import plan_save
 
@@ -19,18 +19,43 @@ from ckptlab.plan.save import plan_save
 @given(tensors(), layouts())
 def test_every_element_is_written_once_by_one_who_holds_it(some, layout):
     plan = plan_save(holdings(some, layout), layout.mesh.size)
-    assert [writes.tensor for writes in plan.writes] == some
+    assert list(plan.tensors) == some
+    assert sorted(row for writes in plan.writes for row in writes.rows.tolist()) == list(range(len(some)))
     written = np.zeros(layout.mesh.size, np.int64)
     for writes in plan.writes:
-        count = np.zeros(writes.tensor.shape, int)
-        shards = fitted(layout, writes.tensor.shape).shards(writes.tensor.shape)
-        for i, rank in enumerate(writes.writer.tolist()):
-            mine = shards.of(rank).boxes
-            assert writes.boxes[i] in [mine[j] for j in range(len(mine))]
-            count[writes.boxes[i].slices] += 1
-            written[rank] += writes.boxes[i].numel * ITEMSIZE[writes.tensor.dtype]
-        assert (count == 1).all()
+        for row, writer in zip(writes.rows.tolist(), writes.writer.tolist(), strict=True):
+            tensor = some[row]
+            assert tensor.dtype == writes.dtype
+            count = np.zeros(tensor.shape, int)
+            shards = fitted(layout, tensor.shape).shards(tensor.shape)
+            for i, rank in enumerate(writer):
+                mine = shards.of(rank).boxes
+                assert writes.boxes[i] in [mine[j] for j in range(len(mine))]
+                count[writes.boxes[i].slices] += 1
+                written[rank] += writes.boxes[i].numel * ITEMSIZE[tensor.dtype]
+            assert (count == 1).all()
     assert plan.bytes_by_rank.tolist() == written.tolist()
+
+
+@settings(max_examples=200, deadline=None)
+@given(tensors(most=8), layouts())
+def test_chunks_stand_one_behind_the_other_in_their_writers_files(some, layout):
+    plan = plan_save(holdings(some, layout), layout.mesh.size)
+    chunks, end = plan.chunks(lambda dtype, shape: 100 + math.prod(shape) * ITEMSIZE[dtype])
+    saved = Metadata(plan.tensors, chunks, (), ())
+    for writes in plan.writes:
+        for row, writer in zip(writes.rows.tolist(), writes.writer.tolist(), strict=True):
+            rows, boxes = saved.chunk_rows(row), saved.boxes(row)
+            assert chunks.file[rows].tolist() == writer
+            assert [boxes[i] for i in range(len(boxes))] == [writes.boxes[i] for i in range(len(writer))]
+            lengths = 100 + boxes.numel * ITEMSIZE[writes.dtype]
+            assert chunks.length[rows].tolist() == lengths.tolist()
+    for rank in range(layout.mesh.size):
+        mine = chunks.file == rank
+        order = np.argsort(chunks.start[mine])
+        stops = (chunks.start + chunks.length)[mine][order].tolist()
+        assert chunks.start[mine][order].tolist() == [0, *stops][:-1]
+        assert end[rank] == [0, *stops][-1]
 
 
 @settings(max_examples=200, deadline=None)

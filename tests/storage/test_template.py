@@ -3,6 +3,7 @@ import io
 import math
 import zipfile
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -55,6 +56,27 @@ def test_what_torch_writes_bit_for_bit(dtype, shape):
 def test_any_dtype_and_shape(dtype, shape):
     tensor = filled(dtype, tuple(shape))
     assert ours(dtype, tuple(shape), tensor) == saved(tensor)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    dtype=st.sampled_from(sorted(ITEMSIZE)),
+    shape=st.lists(st.integers(1, 9), max_size=3),
+    n=st.integers(1, 5),
+)
+def test_many_at_once_are_as_one_by_one(dtype, shape, n):
+    tensors = [filled(dtype, shape) for _ in range(n)]
+    payloads = [t.reshape(-1).view(torch.uint8).numpy() for t in tensors]
+    chunks = template(dtype, tuple(shape)).filled(np.stack(payloads))
+    for chunk, tensor in zip(chunks, tensors, strict=True):
+        assert chunk.tobytes() == ours(dtype, tuple(shape), tensor) == saved(tensor)
+
+
+@given(dtype=st.sampled_from(sorted(ITEMSIZE)), shape=st.lists(st.integers(1, 9), max_size=3))
+def test_where_the_crc_stands(dtype, shape):
+    tensor, wrap = filled(dtype, shape), template(dtype, tuple(shape))
+    crc = crc32(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    assert saved(tensor)[wrap.crc_at : wrap.crc_at + 4] == crc.to_bytes(4, "little")
 
 
 def test_sizes_that_need_wider_numbers_in_the_pickle():

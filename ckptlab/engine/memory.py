@@ -1,0 +1,40 @@
+"""The bytes of torch tensors, without a copy where there need not be one.
+
+It knows no files, no plans and no other rank.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+Bytes = npt.NDArray[np.uint8]
+
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
+
+
+def memory_of(tensor: torch.Tensor) -> memoryview:
+    """The bytes of a contiguous CPU tensor, writable, without a copy."""
+    assert tensor.is_contiguous()
+    # A single element counts as contiguous whatever its strides are; its bytes need one of 1.
+    return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
+
+
+def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
+    """The elements as one contiguous piece of CPU memory: the tensor's own where that is so already."""
+    return tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+
+
+def bits_of(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    """A CPU tensor of any dtype and strides as numpy sees its bits."""
+    array: npt.NDArray[Any] = tensor.detach().view(_BITS[tensor.element_size()]).numpy()
+    return array
+
+
+def tensors_of(rows: Bytes, dtype: str, shape: tuple[int, ...]) -> list[torch.Tensor]:
+    """One CPU tensor a row of bytes, `(n, nbytes)`, contiguous and writable; they share its memory."""
+    flat = torch.from_numpy(rows).view(getattr(torch, dtype))
+    return list(flat.reshape(len(rows), *shape).unbind(0))

@@ -1,0 +1,136 @@
+"""The bytes of one rank's files, in the order in which they stand there.
+
+Chunks come straight out of the tensors' own memory, each with its crc, taken while the bytes
+are in the cache. It decides nothing: the plan says what is written where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ckptlab.engine.memory import memory_of, on_cpu
+from ckptlab.engine.state import Held
+from ckptlab.events import Trace
+from ckptlab.layout.box import Ints
+from ckptlab.metadata import Metadata
+from ckptlab.plan.save import SavePlan, Writes
+from ckptlab.storage.files import Buffer, Files, Writer
+from ckptlab.storage.template import Template, crc32, template
+
+_BLOCK = 1 << 20
+_SMALL = 32 << 10
+_MOST_BUFFERS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a rank writes from: its tensors, its objects as bytes, and the plan that says what of them."""
+
+    plan: SavePlan
+    metadata: Metadata
+    held: Mapping[str, Held]
+    objects: Mapping[str, bytes]
+
+
+def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:
+    """Write the files of these numbers (in `Metadata.files`), each by a thread of its own.
+
+    A file of which the plan puts nothing is not made. Raises what the first thread to fail raised.
+    """
+    if len(mine) == 1:
+        _write_file(files, mine[0], source, sync, trace)
+        return
+    with ThreadPoolExecutor(len(mine), "ckptlab-write") as threads:
+        written = [threads.submit(_write_file, files, file, source, sync, trace) for file in mine]
+    for one in written:
+        one.result()
+
+
+def _write_file(files: Files, file: int, source: Source, sync: bool, trace: Trace) -> None:
+    metadata = source.metadata
+    here = metadata.chunks.file == file
+    objects = {fqn: extent for fqn, extent in metadata.objects.items() if extent.file == file}
+    size = int(metadata.chunks.length[here].sum()) + sum(extent.length for extent in objects.values())
+    if not size:
+        return
+    with files.create(metadata.files[file], size) as writer:
+        stream = _Stream(writer, trace)
+        for group in source.plan.writes:
+            _put_group(stream, group, _rows_in(file, metadata, group), source)
+        for fqn, extent in sorted(objects.items(), key=lambda item: item[1].start):
+            assert extent.start == stream.end
+            stream.put(source.objects[fqn])
+        stream.flush()
+        assert stream.end == size
+        if sync:
+            writer.sync()
+
+
+def _rows_in(file: int, metadata: Metadata, group: Writes) -> Ints:
+    """Which chunks of a group lie in a file: tensor times boxes plus box, in the order of the file."""
+    rows = metadata.chunks.first[group.rows][:, None] + np.arange(len(group.boxes))
+    return np.flatnonzero(metadata.chunks.file[rows.ravel()] == file)
+
+
+class _Stream:
+    """Buffers that follow each other in a file, written about a MiB at a time."""
+
+    def __init__(self, writer: Writer, trace: Trace) -> None:
+        self._writer, self._trace = writer, trace
+        self._waiting: list[Buffer] = []
+        self._begin = self.end = 0
+
+    def put(self, buffer: Buffer) -> None:
+        self._waiting.append(buffer)
+        self.end += len(buffer)
+        if self.end - self._begin >= _BLOCK or len(self._waiting) == _MOST_BUFFERS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._writer.write_at(self._begin, self._waiting)
+        self._trace.moved(self.end - self._begin)
+        self._begin, self._waiting = self.end, []
+
+
+def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> None:
+    tensors, columns = np.divmod(rows, len(group.boxes))
+    held = [source.held[source.plan.tensors[row].fqn] for row in group.rows[tensors].tolist()]
+    kinds = {}
+    for column, first in zip(*np.unique(columns, return_index=True), strict=True):
+        box = group.boxes[int(column)]
+        # Tensors of a group are held alike, so the box lies at the same place in each.
+        kinds[int(column)] = (template(group.dtype, box.shape), held[first].place_of(box))
+    chunks = [(kinds[column], one) for column, one in zip(columns.tolist(), held, strict=True)]
+    if len(kinds) == 1 and len(chunks) > 4 and chunks[0][0][0].nbytes <= _SMALL:
+        _put_small(stream, chunks[0][0][0], [one.piece(*place) for (_, place), one in chunks])
+        return
+    for (frame, place), one in chunks:
+        _put_chunk(stream, frame, one.piece(*place))
+
+
+def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> None:
+    """Many chunks of one dtype and shape, filled in together."""
+    step = max(1, _BLOCK // frame.length)
+    for start in range(0, len(pieces), step):
+        together = on_cpu(torch.stack(pieces[start : start + step]))
+        payloads = np.frombuffer(memory_of(together), np.uint8).reshape(len(together), -1)
+        stream.put(frame.filled(payloads).data.cast("B"))
+
+
+def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor) -> None:
+    stream.put(frame.before)
+    crc = 0
+    for block in _blocks(memory_of(on_cpu(piece))):
+        crc = crc32(block, crc)
+        stream.put(block)
+    stream.put(frame.after(crc))
+
+
+def _blocks(memory: memoryview) -> Iterator[memoryview]:
+    for start in range(0, len(memory), _BLOCK):
+        yield memory[start : start + _BLOCK]
