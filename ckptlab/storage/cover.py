@@ -100,8 +100,8 @@ def _nowhere(shape: Sequence[int], boxes: Boxes) -> Box | None:
 
 
 def _once(boxes: Boxes) -> Boxes:
-    """The different boxes that hold elements."""
-    columns = np.concatenate([boxes.offsets, boxes.shapes], axis=1)[(boxes.shapes > 0).all(axis=1)]
+    """The different ones of some boxes."""
+    columns = np.concatenate([boxes.offsets, boxes.shapes], axis=1)
     unique: Ints = np.unique(columns, axis=0) if boxes.ndim else columns[:1]
     return Boxes(unique[:, : boxes.ndim], unique[:, boxes.ndim :])
 

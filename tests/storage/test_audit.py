@@ -338,6 +338,12 @@ def test_stock_is_killed_while_it_writes_other_shapes_over_a_checkpoint(tmp_path
     assert set(found.damaged_keys) == {f"w{i}" for i in range(8)}
 
 
+def test_stock_is_killed_when_it_wrote_more_than_was_there(tmp_path):
+    older(tmp_path)
+    killed(tmp_path, height=300, after=7)
+    assert whats(audit(tmp_path)) == [("damage", "mixed"), ("doubt", "time")]
+
+
 def test_stock_is_killed_while_it_writes_the_same_shapes_over_a_checkpoint(tmp_path):
     """What was written fits the old metadata to the byte: only the end that is missing and the times tell."""
     older(tmp_path)

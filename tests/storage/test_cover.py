@@ -102,6 +102,7 @@ def test_bytes_that_two_claim():
     assert first.detail == "f: object 'w', bytes 0 to 10 and object 'v', bytes 5 to 8 lie over each other"
     assert (first.file, first.keys) == ("f", ("w", "v"))
     assert len(list(check_bytes([at(0, 10), at(2, 3), at(9, 12)], ["f"]))) == 2
+    assert len(list(check_bytes([at(0, 10), at(10, 20), at(15, 16)], ["f"]))) == 1
 
 
 def test_gaps():
