@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from isal import isal_zlib
-
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.storage.archive import Read
@@ -141,7 +139,7 @@ class Examination:
         for at in range(start, start + length, _BLOCK):
             part = memoryview(block)[: min(_BLOCK, start + length - at)]
             self.files.read_into(self.names[file], at, part)
-            crc = int(isal_zlib.crc32(part, crc))
+            crc = crc32(part, crc)
         return crc
 
     def _piece(self, what: What, piece: Piece, verdict: Verdict) -> Finding:

@@ -42,6 +42,8 @@ class Opened(Protocol):
     def payloads(self) -> Sequence[Payload] | None: ...  # noqa: D102
     @property
     def values(self) -> Mapping[str, object] | None: ...  # noqa: D102
+    @property
+    def crcs(self) -> Sequence[int] | None: ...  # noqa: D102
 
 
 def stored(checkpoint: Opened, key: str) -> Any:
@@ -220,10 +222,13 @@ class StoredTensor:
 
     def _check(self, chunk: int, box: Box, data: memoryview) -> None:
         """Compare a chunk's bytes with the crc that its writer stored, if its format keeps one."""
-        if self.checkpoint.payloads is not None:
-            return
-        length, where = int(self.checkpoint.metadata.chunks.length[chunk]), self._where(chunk, box)
-        expected, found = stored_crc(self._peek(chunk), length, where), crc32(data)
+        where, found = self._where(chunk, box), crc32(data)
+        if self.checkpoint.payloads is None:
+            expected = stored_crc(
+                self._peek(chunk), int(self.checkpoint.metadata.chunks.length[chunk]), where
+            )
+        else:
+            expected = self.checkpoint.crcs[chunk] if self.checkpoint.crcs is not None else 0
         # A writer that computes no crc (an option of torch.save) leaves a zero.
         if found != expected and expected != 0:
             raise CorruptError(

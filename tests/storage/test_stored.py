@@ -209,6 +209,31 @@ def test_a_crc_that_its_writer_did_not_compute_is_no_damage(tmp_path):
     assert same(open_checkpoint(tmp_path)["w"].numpy(), np.arange(4.0, dtype="f4"))
 
 
+def test_a_torch_save_file_and_its_crcs(tmp_path):
+    file, whole = tmp_path / "state.pt", torch.arange(600.0).reshape(20, 30)
+    torch.save({"w": whole, "part": whole[3:5], "half": whole.bfloat16().t()}, file)
+    checkpoint = open_checkpoint(file)
+    assert same(checkpoint["w"][::-4, 2:], whole.numpy()[::-4, 2:])
+    assert same(checkpoint["part"].numpy(), whole[3:5].numpy())
+    assert same(checkpoint["half"][7, 1:3], whole.bfloat16()[1:3, 7].float().numpy().astype("bfloat16"))
+    damaged = bytearray(file.read_bytes())
+    damaged[damaged.index(whole.numpy().tobytes()) + 9] ^= 1
+    file.write_bytes(damaged)
+    assert same(open_checkpoint(file)["w"][4:], whole.numpy()[4:])
+    with pytest.raises(CorruptError, match=r"of tensor 'w', at byte .* have crc"):
+        open_checkpoint(file)["w"].numpy()
+
+
+def test_safetensors_files(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    whole = torch.arange(600.0).reshape(20, 30).bfloat16()
+    safetensors.save_file({"w": whole, "s": torch.tensor(3)}, tmp_path / "model.safetensors")
+    checkpoint, files = counted(tmp_path / "model.safetensors")
+    assert same(checkpoint["w"][3:5], whole[3:5].view(torch.uint16).numpy().view(numpy_dtype("bfloat16")))
+    assert files.read_bytes == 2 * 30 * 2
+    assert checkpoint["s"][()] == 3
+
+
 def test_files_that_are_not_whole(tmp_path):
     save({"w": torch.arange(640.0).reshape(10, 64)}, tmp_path, no_dist=True)
     [data] = tmp_path.glob("*.distcp")
