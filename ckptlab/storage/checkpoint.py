@@ -17,7 +17,7 @@ from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
-from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SUFFIX, open_files, open_index
+from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SINGLE_FILE, SUFFIX, open_files, open_index
 from ckptlab.storage.sidecar import layout_file, read_layouts
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
 from ckptlab.storage.where import files_at, is_url
@@ -95,20 +95,18 @@ def _open_directory(path: str, files: Files, options: dict[str, Any]) -> Checkpo
     names = files.names()
     if METADATA_FILE in names:
         return _open_dcp(path, files, names)
-    if any(name.endswith(".distcp") for name in names):
-        data = sum(name.endswith(".distcp") for name in names)
-        raise PathError(
-            f"{path} holds {data} .distcp files but no {METADATA_FILE}: the save did not finish", [path]
-        )
     indexes = [name for name in names if name.endswith(INDEX_SUFFIX)]
     if INDEX_FILE in indexes or len(indexes) == 1:
         return open_index(path, files, INDEX_FILE if INDEX_FILE in indexes else indexes[0])
     if indexes:
         raise PathError(f"{path} holds more than one checkpoint; open one of {', '.join(indexes)}", [path])
-    data_files = [name for name in names if name.endswith(SUFFIX)]
-    if data_files:
-        _check_together(path, data_files)
-        return open_files(path, files, data_files)
+    # A hidden file is one that somebody has not finished.
+    data = [name for name in names if name.endswith(SUFFIX) and not name.startswith(".")]
+    if SINGLE_FILE in data:
+        return open_files(path, files, [SINGLE_FILE])
+    if data:
+        _check_together(path, data)
+        return open_files(path, files, data)
     raise PathError(f"{path} {_without(files, names, options)}", [path])
 
 
@@ -147,6 +145,9 @@ def _check_together(path: str, names: Sequence[str]) -> None:
 
 def _without(files: Files, names: Sequence[str], options: dict[str, Any]) -> str:
     """What a directory holds instead of a checkpoint."""
+    data = sum(name.endswith(".distcp") for name in names)
+    if data:
+        return f"holds {data} .distcp files but no {METADATA_FILE}: the save did not finish"
     torch = [name for name in names if name.endswith(_TORCH)]
     if torch:
         return f"is no checkpoint; it holds {_some(torch)}: open {'that file' if len(torch) == 1 else 'one'}"

@@ -89,6 +89,9 @@ def convert(
             written = WRITERS[place.format](job, place)
         with trace.phase("commit"):
             written.publish()
+    except OSError as error:
+        place.discard()
+        raise CheckpointError(f"{place.path} cannot be written: {error}", [place.path]) from error
     except BaseException:
         place.discard()
         raise

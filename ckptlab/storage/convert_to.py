@@ -52,19 +52,22 @@ def to_safetensors(job: Job, target: Target) -> Written:
     notes = {"format": "pt", **job.source.notes}
     parts = [list(job.tensors)] if target.name else split(job.tensors, job.most)
     names = [target.name] if target.name else part_names(len(parts), target.generation)
-    only = len(parts) == 1
-    begun = temporary(names[0])
-    for name, tensors in zip(names, parts, strict=True):
+    begun = [temporary(name) for name in names]
+    for name, tensors in zip(begun, parts, strict=True):
         header, ordered = write_header(tensors, notes)
-        size = len(header) + sum(tensor.nbytes for tensor in tensors)
-        with target.file(begun if only else name, size) as out:
+        with target.file(name, len(header) + sum(tensor.nbytes for tensor in tensors)) as out:
             out.put(header)
             for tensor in ordered:
                 out.put_tensor(job.source, tensor.fqn)
-    if only:
-        return Written((names[0],), lambda: target.files.rename(begun, names[0], target.sync))
-    index = write_index(dict(zip(names, parts, strict=True)))
-    return Written((*names, INDEX_FILE), lambda: target.files.publish(INDEX_FILE, index, target.sync))
+
+    def publish() -> None:
+        for before, after in zip(begun, names, strict=True):
+            target.rename(before, after)
+        if len(names) > 1:
+            index = write_index(dict(zip(names, parts, strict=True)))
+            target.files.publish(INDEX_FILE, index, target.sync)
+
+    return Written((*names, *([INDEX_FILE] if len(names) > 1 else [])), publish)
 
 
 def to_torch(job: Job, target: Target) -> Written:
@@ -79,7 +82,7 @@ def to_torch(job: Job, target: Target) -> Written:
     name, begun = target.name, temporary(target.name)
     with target.file(begun) as out:
         write_torch_file(code, tensors, out.put, lambda fqn: out.put_tensor(job.source, fqn))
-    return Written((name,), lambda: target.files.rename(begun, name, target.sync))
+    return Written((name,), lambda: target.rename(begun, name))
 
 
 def to_dcp(job: Job, target: Target) -> Written:

@@ -24,6 +24,7 @@ from ckptlab.storage.torch_save import Payload
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
 INDEX_FILE = f"model{INDEX_SUFFIX}"
+SINGLE_FILE = f"model{SUFFIX}"
 
 DTYPES: Mapping[str, str] = {
     "U64": "uint64", "I64": "int64", "F64": "float64", "C64": "complex64", "F32": "float32",

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from ckptlab.errors import CheckpointError
 from ckptlab.metadata import Tensor
-from ckptlab.storage.safetensors import DTYPES, SUFFIX
+from ckptlab.storage.safetensors import DTYPES, SINGLE_FILE, SUFFIX
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = {dtype: i for i, dtype in enumerate(DTYPES.values())}
@@ -59,7 +59,7 @@ def split(tensors: Sequence[Tensor], most: int) -> list[list[Tensor]]:
 def part_names(n: int, generation: str) -> list[str]:
     """File names of `n` parts, as HuggingFace calls them; a later `generation` has names of its own."""
     if n == 1:
-        return [f"model{SUFFIX}"]
+        return [SINGLE_FILE]
     stem = f"model-{generation}" if generation else "model"
     return [f"{stem}-{i:05d}-of-{n:05d}{SUFFIX}" for i in range(1, n + 1)]
 

@@ -6,6 +6,7 @@ It knows no elements, and of formats only which files make up a checkpoint.
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ from ckptlab.storage.stream import Stream
 from ckptlab.storage.where import files_at, is_url
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+_BEGUN = re.compile(r"\.(.+)\.[0-9a-f]{32}\.tmp")
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ class Target:
             if self.sync:
                 writer.sync()
 
+    def rename(self, begun: str, name: str) -> None:
+        """Give a file that is whole its name."""
+        self.files.rename(begun, name, self.sync)
+        if name not in (self.old.metadata.files if self.old else ()) and name != self.name:
+            self._begun.append(name)
+
     def discard(self) -> None:
         """Remove what was begun; never raises, for something else went wrong already."""
         for name in self._begun:
@@ -68,12 +77,12 @@ class Target:
                 self.files.unmake()
 
     def clear(self, new: Collection[str]) -> None:
-        """Remove what the old checkpoint left, first what makes it one."""
-        if self.old is None or self.name is not None:
-            return
-        data = set(self.old.metadata.files)
+        """Remove what the old checkpoint left, first what makes it one, and what killed conversions left."""
         names = [name for name in self.files.names() if name not in new]
-        for name in [name for name in names if _control(name)] + [name for name in names if name in data]:
+        data = set(self.old.metadata.files if self.old else ())
+        control = [name for name in names if self.old and _control(name)]
+        unfinished = [name for name in names if (found := _BEGUN.fullmatch(name)) and found[1] in new]
+        for name in dict.fromkeys([*control, *(name for name in names if name in data), *unfinished]):
             self.files.remove(name)
 
 
@@ -97,19 +106,19 @@ def target_at(
     """
     text = os.fspath(path)
     single = format == "torch" or (format == "safetensors" and text.endswith(SUFFIX))
+    parent, name = _parent(text)
+    kind = parent.entries().get(name)
     if single:
-        parent, name = _parent(text)
-        files = files_at(parent)
-        kind = files.entries().get(name)
-        if kind == "folder":
+        if kind == "folder" or not name:
             raise PathError(
                 f"{text} is a directory; name a file, such as {text.rstrip('/')}/model.pt", [text]
             )
-        there = kind is not None
-        if {_real(files, name)} & _source(source):
+        if _real(parent, name) in _source(source):
             raise PathError(f"{text} is the source itself; choose another target", [text])
-        _refuse(text, there, overwrite)
-        return Target(text, format, files, name, None, "", sync, trace)
+        _refuse(text, kind is not None, overwrite)
+        return Target(text, format, parent, name, None, "", sync, trace)
+    if kind == "file":
+        raise PathError(f"{text} is a file; such a checkpoint is a directory", [text])
     files = files_at(path)
     old = _old(text)
     if old is not None and (_source(old) & _source(source) or _real(files) == _real(files_at(source.path))):
@@ -143,11 +152,13 @@ def _control(name: str) -> bool:
     return name == METADATA_FILE or name.endswith(INDEX_SUFFIX) or name.startswith(LAYOUT_PREFIX)
 
 
-def _parent(path: str) -> tuple[str, str]:
+def _parent(path: str) -> tuple[Files, str]:
+    """The directory that a path is in, and its name there."""
     if is_url(path):
-        parent, _, name = path.rpartition("/")
-        return parent, name
-    return os.fspath(Path(path).parent), Path(path).name
+        parent, _, name = path.rstrip("/").rpartition("/")
+        return files_at(parent), name
+    local = Path(os.path.abspath(path))  # noqa: PTH100 (a link is not followed)
+    return files_at(local.parent), local.name
 
 
 def _source(checkpoint: Checkpoint) -> set[str]:
