@@ -1,0 +1,219 @@
+"""Saves and loads on a server that speaks S3: alone, by real ranks, and when it goes wrong."""
+
+import os
+import random
+import signal
+import threading
+
+import pytest
+import s3_ops as ops
+import torch
+from ranks_fixture import pool
+from s3server import far, gate, server
+
+import ckptlab
+from ckptlab.errors import PathError, RankError
+from ckptlab.storage.where import files_at
+
+__all__ = ["far", "gate", "server"]
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def ranks4(gate):
+    """Four ranks that know the way to the server."""
+    ranks, environment = pool(4), gate.environment()
+
+    class There:
+        def run(self, op, *args, **options):
+            return ranks.run(ops.there, environment, op, *args, **options)
+
+    return There()
+
+
+def data(gate):
+    """Bytes of data files that the server has sent."""
+    return sum(r.sent for r in gate.asked(".distcp"))
+
+
+# ---------------------------------------------------------------- alone
+
+
+def test_one_process_saves_loads_opens_and_slices(far, gate):
+    state = {"w": torch.randn(300, 40), "n": {"b": torch.arange(7)}, "empty": torch.zeros(0, 3), "step": 4}
+    saved = ckptlab.save(state, far)
+    assert saved.path == far
+    target = {
+        "w": torch.zeros(300, 40),
+        "n": {"b": torch.zeros(7, dtype=torch.int64)},
+        "empty": torch.zeros(0, 3),
+        "step": 0,
+    }
+    gate.clear()
+    report = ckptlab.load(target, far)
+    assert torch.equal(target["w"], state["w"])
+    assert torch.equal(target["n"]["b"], state["n"]["b"])
+    assert target["step"] == 4
+    assert report.nbytes == 300 * 40 * 4 + 7 * 8
+    opened = ckptlab.open_checkpoint(far)
+    assert far in repr(opened)
+    gate.clear()
+    assert (opened["w"][10:12, 3] == state["w"][10:12, 3].numpy()).all()
+    assert data(gate) < 2000
+    assert opened["step"] == 4
+    assert opened.check_files() == []
+
+
+def test_a_column_of_a_far_tensor_is_cut_out_of_one_read(far):
+    state = {"w": torch.randn(64, 64)}
+    ckptlab.save(state, far)
+    assert (ckptlab.open_checkpoint(far)["w"][:, 5:9] == state["w"][:, 5:9].numpy()).all()
+
+
+def test_async_save(far):
+    state = {"w": torch.randn(300, 40)}
+    wanted = state["w"].clone()
+    future = ckptlab.async_save(state, far)
+    state["w"].zero_()
+    future.result(60)
+    target = {"w": torch.zeros(300, 40)}
+    ckptlab.load(target, far)
+    assert torch.equal(target["w"], wanted)
+
+
+def test_what_is_not_there_is_told(gate):
+    with pytest.raises(PathError, match="s3://bucket/none"):
+        ckptlab.open_checkpoint("s3://bucket/none")
+    with pytest.raises(PathError, match="there is no bucket 'nobucket'"):
+        ckptlab.save({"w": torch.ones(2)}, "s3://nobucket/x")
+
+
+def test_a_checkpoint_is_not_written_over_unless_it_may_be(far):
+    ckptlab.save({"w": torch.ones(2)}, far)
+    with pytest.raises(PathError, match="holds a checkpoint already"):
+        ckptlab.save({"w": torch.zeros(2)}, far, overwrite=False)
+
+
+# ---------------------------------------------------------------- ranks
+
+
+@pytest.mark.parametrize("layout", [None, "rows", "columns", "tiles_turned", "copies", "fsdp_tp"])
+def test_ranks_save_and_load_under_other_layouts(ranks4, far, layout):
+    ranks4.run(ops.save, far)
+    assert [seed for seed, _ in ranks4.run(ops.load, far, layout)] == [1] * 4
+
+
+def test_stock_reads_ours_and_we_read_stocks(ranks4, far):
+    ranks4.run(ops.save, far)
+    assert ranks4.run(ops.stock_load, far) == [1] * 4
+    ranks4.run(ops.stock_save, f"{far}-stock", 2)
+    assert [seed for seed, _ in ranks4.run(ops.load, f"{far}-stock", "columns")] == [2] * 4
+
+
+def test_a_save_over_another_clears_what_the_old_one_left(ranks4, far):
+    for seed in (1, 2):
+        ranks4.run(ops.save, far, seed)
+    assert [seed for seed, _ in ranks4.run(ops.load, far)] == [2] * 4
+    names = files_at(far).names()
+    used = ckptlab.open_checkpoint(far).metadata.files
+    assert {name for name in names if name.endswith(".distcp")} <= set(used)
+
+
+def test_bytes_sent_are_bytes_reported(ranks4, far, gate):
+    """In rows as saved, no byte too many: elements once, and the wrapping that is looked at."""
+    ranks4.run(ops.save_large, far, 1)
+    for layout in ("rows", "copies"):
+        gate.clear()
+        loaded = ranks4.run(ops.load_large, far, layout)
+        assert [value for value, _ in loaded] == [1.0] * 4
+        reports = [report for _, report in loaded]
+        assert sum(r.nbytes for r in reports) == 48 * MIB * (4 if layout == "copies" else 1)
+        assert data(gate) == sum(r.nbytes + r.header_bytes for r in reports)
+        assert sum(r.header_bytes for r in reports) < 100_000
+
+
+# ---------------------------------------------------------------- when it goes wrong
+
+
+def test_a_server_that_fails_now_and_then_is_not_noticed(ranks4, far, gate):
+    chance = random.Random(5)
+    faults = []
+
+    def sometimes(method, path, query):
+        if method in ("GET", "HEAD") and chance.random() < 0.15:
+            faults.append(chance.choice(["500", "503", "reset", *["cut"] * (method == "GET")]))
+            return faults[-1]
+        return None
+
+    ranks4.run(ops.save, far)
+    gate.fault = sometimes
+    assert [seed for seed, _ in ranks4.run(ops.load, far, "columns")] == [1] * 4
+    assert len(faults) > 5
+
+
+def test_what_is_forbidden_is_one_error_on_every_rank(ranks4, far, gate):
+    ranks4.run(ops.save, far)
+    gate.fail("403", 1000, "GET", ".metadata")
+    failures = ranks4.run(ops.load_fails, far)
+    assert {f.kind for f in failures} == {"PathError"}
+    assert {f.message for f in failures} == {failures[0].message}
+    assert failures[0].message.startswith(f"{far}/.metadata: cannot read")
+    assert all(f.untouched for f in failures)
+
+
+def test_a_rank_that_may_not_write_fails_the_save_and_the_old_one_is_there(ranks4, far, gate):
+    ranks4.run(ops.save, far)
+    before = files_at(far).sizes()
+    gate.fail("403", 1000, "", "__2_0")
+    failures = ranks4.run(ops.save_fails, far, 2)
+    assert {(f.kind, f.rank, f.phase) for f in failures} == {("RankError", 2, "write")}
+    assert "__2_0" in failures[0].message
+    gate.clear()
+    assert [seed for seed, _ in ranks4.run(ops.load, far)] == [1] * 4
+    after = files_at(far).sizes()
+    assert {name: after[name] for name in before} == before
+    assert not [name for name in after if name.startswith("__2_0") and name not in before]
+    ranks4.run(ops.save, far, 3)
+    assert [seed for seed, _ in ranks4.run(ops.load, far)] == [3] * 4
+    assert ranks4.run(ops.stock_load, far) == [3] * 4
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["new", "over another"])
+def test_a_rank_that_is_killed_in_the_middle_of_its_upload(ranks4, far, gate, first):
+    if not first:
+        ranks4.run(ops.save_large, far, 1)
+    before = files_at(far).sizes()
+    pid = ranks4.run(ops.pid)[1]
+    caught = threading.Event()
+
+    def stall(method, path, query):
+        if method == "PUT" and "__1_0" in path and "partNumber=2" in query:
+            caught.set()
+            return "stall"
+        return None
+
+    gate.fault = stall
+
+    def kill():
+        assert caught.wait(60)
+        os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with pytest.raises(RankError, match=r"rank 1 .*SIGKILL"):
+        ranks4.run(ops.save_large, far, 2, 5 * MIB)
+    killer.join()
+    gate.clear()
+    after = files_at(far).sizes()
+    assert not [name for name in after if name.startswith("__1_0") and name not in before]
+    if first:
+        with pytest.raises(PathError, match=r"save did not finish|does not exist"):
+            ckptlab.open_checkpoint(far)
+    else:
+        assert {name: after[name] for name in before} == before
+        assert [value for value, _ in ranks4.run(ops.load_large, far)] == [1.0] * 4
+    ranks4.run(ops.save_large, far, 3)
+    assert [value for value, _ in ranks4.run(ops.load_large, far)] == [3.0] * 4
+    used = ckptlab.open_checkpoint(far).metadata.files
+    assert {name for name in files_at(far).names() if name.endswith(".distcp")} <= set(used)
