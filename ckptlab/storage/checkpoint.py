@@ -20,7 +20,7 @@ from ckptlab.storage.opened import Checkpoint, FileProblem, Format
 from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SINGLE_FILE, SUFFIX, open_files, open_index
 from ckptlab.storage.sidecar import layout_file, read_layouts
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
-from ckptlab.storage.where import files_at, is_url
+from ckptlab.storage.where import files_at, is_url, parted
 
 __all__ = ["Checkpoint", "FileProblem", "Format", "open_checkpoint"]
 
@@ -39,30 +39,29 @@ def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Che
     `CorruptError` for a damaged checkpoint, `UnsafeError` for one that asks to run something.
     """
     files = files_at(path, **storage_options)
-    name = _file_at(files, storage_options)
-    if name is not None:
-        parent = files.root.rstrip("/").rpartition("/")[0] if is_url(files.root) else Path(files.root).parent
-        return _open_file(os.fspath(path), files_at(parent, **storage_options), name)
-    return _open_directory(os.fspath(path), files, storage_options)
+    if not _is_file(files, storage_options):
+        return _open_directory(os.fspath(path), files, storage_options)
+    parent, name = parted(files.root)
+    return _open_file(os.fspath(path), files_at(parent, **storage_options), name)
 
 
-def _file_at(files: Files, options: dict[str, Any]) -> str | None:
-    """The name of the file that the root is, if it is one; `PathError` if there is nothing."""
+def _is_file(files: Files, options: dict[str, Any]) -> bool:
+    """Whether the root is a file rather than a directory; `PathError` if there is nothing."""
     root = files.root
-    if is_url(root):
-        if files.entries():
-            return None
-        parent, _, name = root.rstrip("/").rpartition("/")
-        try:
-            files_at(parent, **options).size(name)
-        except CheckpointError as error:
-            raise PathError(f"{root} does not exist, or is empty", [root]) from error
-        return name
-    local = Path(root)
-    if not local.exists():
-        near = next(parent for parent in local.absolute().parents if parent.exists())
-        raise PathError(f"{root} does not exist; the nearest directory that does is {near}", [root])
-    return None if local.is_dir() else local.name
+    if not is_url(root):
+        local = Path(root)
+        if not local.exists():
+            near = next(parent for parent in local.absolute().parents if parent.exists())
+            raise PathError(f"{root} does not exist; the nearest directory that does is {near}", [root])
+        return not local.is_dir()
+    if files.entries():
+        return False
+    parent, name = parted(root)
+    try:
+        files_at(parent, **options).size(name)
+    except CheckpointError as error:
+        raise PathError(f"{root} does not exist, or is empty", [root]) from error
+    return True
 
 
 def _open_file(path: str, files: Files, name: str) -> Checkpoint:

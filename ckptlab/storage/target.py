@@ -22,7 +22,7 @@ from ckptlab.storage.opened import Checkpoint, Format
 from ckptlab.storage.safetensors import INDEX_SUFFIX, SUFFIX
 from ckptlab.storage.sidecar import LAYOUT_PREFIX
 from ckptlab.storage.stream import Stream
-from ckptlab.storage.where import files_at, is_url
+from ckptlab.storage.where import files_at, is_url, parted
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
@@ -106,10 +106,11 @@ def target_at(
     """
     text = os.fspath(path)
     single = format == "torch" or (format == "safetensors" and text.endswith(SUFFIX))
-    parent, name = _parent(text)
-    kind = parent.entries().get(name)
     if single:
-        if kind == "folder" or not name:
+        root, name = parted(text)
+        parent = files_at(root)
+        kind = parent.entries().get(name)
+        if kind == "folder" or name in ("", ".", ".."):
             raise PathError(
                 f"{text} is a directory; name a file, such as {text.rstrip('/')}/model.pt", [text]
             )
@@ -117,9 +118,9 @@ def target_at(
             raise PathError(f"{text} is the source itself; choose another target", [text])
         _refuse(text, kind is not None, overwrite)
         return Target(text, format, parent, name, None, "", sync, trace)
-    if kind == "file":
-        raise PathError(f"{text} is a file; such a checkpoint is a directory", [text])
     files = files_at(path)
+    if not is_url(files.root) and Path(files.root).is_file():
+        raise PathError(f"{text} is a file; such a checkpoint is a directory", [text])
     old = _old(text)
     if old is not None and (_source(old) & _source(source) or _real(files) == _real(files_at(source.path))):
         raise PathError(f"{text} is the source itself; choose another target", [text])
@@ -150,15 +151,6 @@ def _refuse(path: str, there: bool, overwrite: bool) -> None:
 def _control(name: str) -> bool:
     """Whether a file makes others a checkpoint, or tells of one."""
     return name == METADATA_FILE or name.endswith(INDEX_SUFFIX) or name.startswith(LAYOUT_PREFIX)
-
-
-def _parent(path: str) -> tuple[Files, str]:
-    """The directory that a path is in, and its name there."""
-    if is_url(path):
-        parent, _, name = path.rstrip("/").rpartition("/")
-        return files_at(parent), name
-    local = Path(os.path.abspath(path))  # noqa: PTH100 (a link is not followed)
-    return files_at(local.parent), local.name
 
 
 def _source(checkpoint: Checkpoint) -> set[str]:

@@ -50,6 +50,15 @@ def files_at(path: str | os.PathLike[str], **storage_options: Any) -> Files:
     return LocalFiles(path)
 
 
+def parted(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """The directory or URL that something lies in, and its name there."""
+    if is_url(path):
+        head, _, name = str(path).rstrip("/").rpartition("/")
+        return (f"{head}/" if head.endswith(":/") else head), name
+    local = Path(path)
+    return os.fspath(local.parent), local.name
+
+
 def _local(url: str) -> str:
     """The path of a `file://` URL."""
     parts = urlsplit(url)

@@ -193,6 +193,9 @@ def test_urls(tmp_path, saved):
         assert checkpoint.keys() == ("model.w", "model.b", "step")
         for path in ("st", "st/m.safetensors", "m.pt"):
             assert open_checkpoint(f"memory:/{top}/{path}")["w"].numpy().tolist() == state["w"].tolist()
+        memory.put(str(tmp_path / "m.pt"), f"{top}.pt")
+        assert open_checkpoint(f"memory:/{top}.pt").keys() == ("w",)
+        memory.rm_file(f"{top}.pt")
         with pytest.raises(PathError, match="open its directory, memory:/"):
             open_checkpoint(f"memory:/{top}/dcp/.metadata")
         memory.rm_file(f"{top}/m.pt")

@@ -281,13 +281,15 @@ def test_urls(sources, tmp_path):
         convert(sources["torch"], f"{top}/dcp", format="dcp")
         convert(f"{top}/dcp", f"{top}/st", format="safetensors", objects="drop", max_shard_size=4096)
         convert(f"{top}/st", f"{top}/x.pt")
-        convert(f"{top}/x.pt", tmp_path / "back.safetensors")
+        convert(f"{top}/x.pt", f"{top}.safetensors")
+        convert(f"{top}.safetensors", tmp_path / "back.safetensors")
         assert same_bits(load_file(tmp_path / "back.safetensors"), FLAT)
         with pytest.raises(PathError, match="is the source itself"):
             convert(f"{top}/x.pt", f"{top}/x.pt", overwrite=True)
         assert [name for name in memory.find(top) if name.endswith(".tmp")] == []
     finally:
         memory.rm(top, recursive=True)
+        memory.rm_file(f"{top}.safetensors")
 
 
 def test_an_opened_checkpoint_will_do(sources, tmp_path):

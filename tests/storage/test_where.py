@@ -8,7 +8,7 @@ import pytest
 from ckptlab.errors import PathError
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.remote import FsspecFiles
-from ckptlab.storage.where import files_at, is_url
+from ckptlab.storage.where import files_at, is_url, parted
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,15 @@ def test_local_paths_import_no_fsspec():
         "assert 'fsspec' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "parts"),
+    [
+        ("a/b.pt", ("a", "b.pt")), (Path("/a/b/"), ("/a", "b")), ("b.pt", (".", "b.pt")), ("/", ("/", "")),
+        ("s3://bucket/a/b.pt", ("s3://bucket/a", "b.pt")), ("s3://bucket/a/", ("s3://bucket", "a")),
+        ("memory://a", ("memory://", "a")), ("file:///a/b", ("file:///a", "b")),
+    ],
+)  # fmt: skip
+def test_what_something_lies_in(path, parts):
+    assert parted(path) == parts
