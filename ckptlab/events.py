@@ -35,12 +35,17 @@ def silent(event: Event) -> None:
 
 @dataclass
 class Trace:
-    """The running account of one rank; tells `progress` at most every `every` seconds within a phase."""
+    """The running account of one rank; tells `progress` at most every `every` seconds within a phase.
+
+    What `progress` raises is kept as `trouble`, to be raised by `check` where all ranks can agree on it:
+    raised at once, it would leave the others waiting for this one.
+    """
 
     rank: int = 0
     progress: Progress = silent
     every: float = 0.05
     seconds: dict[Phase, float] = field(default_factory=dict)
+    trouble: Exception | None = None
     _began: float = field(default_factory=time.perf_counter)
     _told: float = 0.0
     _now: Phase = "start"
@@ -69,6 +74,15 @@ class Trace:
         if time.perf_counter() - self._told >= self.every:
             self._tell()
 
+    def check(self) -> None:
+        """Raise what `progress` raised, if it did."""
+        if self.trouble is not None:
+            raise self.trouble
+
     def _tell(self) -> None:
         self._told = time.perf_counter()
-        self.progress(Event(self.rank, self._now, self._done, self._total, self._told - self._began))
+        event = Event(self.rank, self._now, self._done, self._total, self._told - self._began)
+        try:
+            self.progress(event)
+        except Exception as error:
+            self.trouble = self.trouble or error

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
-from async_ops import small
-from crosswise_ops import cut, full, poisoned
+from async_ops import small, there
+from crosswise_ops import cut, full, plain, poisoned
 from engine_ops import failure
 from seed_ops import quiet, same
 
 import ckptlab
+from ckptlab.engine.ranks import Team
 
 # ---------------------------------------------------------------- replicas that went apart
 
@@ -70,7 +72,8 @@ def one_rank_has_not(ctx, path, rank, missing):
 
 _CALLS = [
     "open", "mkdir", "scandir", "listdir", "posix_fallocate", "ftruncate", "truncate", "write", "pwrite",
-    "pwritev", "fsync", "fdatasync", "replace", "rename", "link", "unlink", "remove", "rmdir",
+    "pwritev", "pread", "preadv", "fsync", "fdatasync", "replace", "rename", "link", "unlink", "remove",
+    "rmdir",
 ]  # fmt: skip
 """Calls of the system by which files are found, made, written, named and removed."""
 
@@ -116,12 +119,12 @@ def _die(_, half):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def save_small(ctx, path, seed, how="save"):
+def save_small(ctx, path, seed, how="save", **options):
     """Save the small state of this seed, at once or asynchronously."""
     if how == "async":
-        ckptlab.async_save(small(ctx, seed), path).result(30)
+        ckptlab.async_save(small(ctx, seed), path, **options).result(30)
     else:
-        ckptlab.save(small(ctx, seed), path)
+        ckptlab.save(small(ctx, seed), path, **options)
 
 
 def count_operations(ctx, path, how):
@@ -137,3 +140,93 @@ def killed_at_operation(ctx, path, rank, at, how):
     small(ctx, 2)
     with operations(path, at if ctx.rank == rank else None, _die):
         save_small(ctx, path, 2, how)
+
+
+# ---------------------------------------------------------------- raise anywhere
+
+
+def _fail(name, _):
+    raise OSError(5, "Input/output error", name)
+
+
+def _outcome(step):
+    """How a step failed; None if it went well."""
+    try:
+        return failure(step)
+    except AssertionError as error:
+        if str(error) != "it did not fail":
+            raise
+        return None
+
+
+def _verb(ctx, path, verb, **options):
+    """Save the second small state, or load the first, which must then be there."""
+    if verb != "load":
+        return save_small(ctx, path, 2, verb, **options)
+    target = small(ctx, 3)
+    ckptlab.load(target, path, **options)
+    assert plain(target) == plain(small(ctx, 1))
+    return None
+
+
+def fails_at_each_operation(ctx, path, rank, verb):
+    """How all ranks fail when one rank's file operation number 0, 1, 2 ... gives an error.
+
+    With each the name of the operation, and the seed of what is there afterwards.
+    """
+    save_small(ctx, path, 1)
+    with operations(path) as done:
+        _verb(ctx, path, verb)
+    told = Team.of().gather(done)[rank]
+    found = []
+    for at, name in enumerate(told):
+        save_small(ctx, path, 1)
+        with operations(path, at if ctx.rank == rank else None, _fail):
+            failed = _outcome(lambda: _verb(ctx, path, verb))
+        found.append((name.split(" ")[0], failed, there(ctx, path)))
+    return found
+
+
+def fails_in_progress(ctx, path, rank, verb):
+    """How all ranks fail when what one rank's user has called with event 0, 1, 2 ... raises."""
+    found, at = [], 0
+    while True:
+        save_small(ctx, path, 1)
+        events = []
+
+        def told(event, events=events, at=at):
+            events.append(event)
+            if len(events) == at + 1 and ctx.rank == rank:
+                raise ValueError(f"no more of {event.phase}")
+
+        failed = _outcome(lambda told=told: _verb(ctx, path, verb, progress=told))
+        if at >= Team.of().gather(len(events))[rank]:
+            return found
+        found.append(
+            (Team.of().gather(events[at].phase if at < len(events) else "")[rank], failed, there(ctx, path))
+        )
+        at += 1
+
+
+# ---------------------------------------------------------------- full disks, failing threads
+
+
+def save_too_large(ctx, path, nbytes, how="save"):
+    """A save of `nbytes` a rank more than the small state has; how it failed, and what is there."""
+    state = {**small(ctx, 2), "large": {str(ctx.rank): torch.zeros(nbytes, dtype=torch.uint8)}}
+    if how == "async":
+        failed = failure(lambda: ckptlab.async_save(state, path).result(30))
+    else:
+        failed = failure(lambda: ckptlab.save(state, path))
+    return failed, there(ctx, path)
+
+
+def save_too_large_a_file(ctx, path, rank, nbytes):
+    """The same where the system lets one rank write files of half that size only."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if ctx.rank == rank:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes // 2, before[1]))
+    try:
+        return save_too_large(ctx, path, nbytes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

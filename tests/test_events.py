@@ -2,6 +2,8 @@
 
 import pickle
 
+import pytest
+
 from ckptlab.errors import MismatchError, RankError
 from ckptlab.events import Event, Trace
 
@@ -38,6 +40,18 @@ def test_the_same_phase_twice_adds_up():
         with trace.phase("plan"):
             pass
     assert len(trace.seconds) == 1
+
+
+def test_what_a_listener_raises_is_kept_until_it_is_asked_for():
+    def fails(event):
+        raise ValueError(event.phase)
+
+    trace = Trace(0, fails)
+    trace.check()
+    with trace.phase("read", 1), trace.phase("commit"):
+        trace.moved(1)
+    with pytest.raises(ValueError, match="read"):
+        trace.check()
 
 
 def test_what_crosses_a_process_boundary_arrives_whole():

@@ -132,7 +132,7 @@ def async_save(
 
         def work(beside: Team) -> SaveReport:
             # A rank that could not copy its state tells the others here, where they wait for it.
-            mine = beside.together("copy", staged)
+            mine = beside.together(trace, staged)
             return save_offer(mine, path, beside, trace, overwrite=overwrite, sync=sync, replicas=replicas)
 
         beside = team.beside()

@@ -114,13 +114,22 @@ def load(
         found = _agree(team.tell(trace, prepare))
         refuse(os.fspath(path), _errors(found, strict, dtype))
         (target,), (it,) = targets, ready
-        with trace.phase("read", int(it.plan.nbytes.sum())):
-            team.together("read", lambda: _fill(it, verify, threads or _threads(team)))
-        _say_losses(it.source.lost, target)
-    with trace.phase("commit"):
-        for fqn, value in {**target.made, **it.objects}.items():
-            put(target.state, target.leaves[fqn].path, value)
-        team.together("commit", lambda: hand_over(state_dict, target.state, assign=bool(target.made)))
+
+        def read() -> None:
+            with trace.phase("read", int(it.plan.nbytes.sum())):
+                _fill(it, verify, threads or _threads(team))
+
+        team.together(trace, read)
+
+    def commit() -> None:
+        with trace.phase("commit"):
+            for fqn, value in {**target.made, **it.objects}.items():
+                put(target.state, target.leaves[fqn].path, value)
+            hand_over(state_dict, target.state, assign=bool(target.made))
+
+    team.together(trace, commit)
+    # Last of all: where warnings are errors, the other ranks must not be left waiting.
+    _say_losses(it.source.lost, target)
     missing = {m.fqn for m in target.found if m.kind == "missing"}
     return LoadReport(
         os.fspath(path),

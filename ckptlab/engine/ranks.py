@@ -134,7 +134,11 @@ class Team:
         result: Any = None
         mine: Exception | None = None
         try:
+            if isinstance(phase, Trace):
+                phase.check()
             result = step()
+            if isinstance(phase, Trace):
+                phase.check()
         except Exception as error:
             if self.world == 1:
                 raise

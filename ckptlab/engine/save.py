@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,7 +110,7 @@ def _save(
         return announce(offers[0], team), ground
 
     with trace.phase("plan"), gc_paused():
-        told = team.tell("plan", announced)
+        told = team.tell(trace, announced)
         (mine,), ground = offers, told[0][1]
         if isinstance(ground, CheckpointError):
             raise ground
@@ -124,10 +125,24 @@ def _save(
     total = int(chunks.length[here].sum()) + sum(
         extent.length for extent in source.metadata.objects.values() if extent.file in own
     )
-    with trace.phase("write", total):
-        team.together("write", lambda: _write(files, own, source, sync, trace, team.rank == 0))
-    with trace.phase("commit"):
-        team.first("commit", lambda: _commit(files, source.metadata, sync))
+
+    def write() -> None:
+        with trace.phase("write", total):
+            write_files(files, own, source, sync, trace)
+
+    def commit() -> None:
+        with trace.phase("commit"):
+            if team.rank == 0:
+                _commit(files, source.metadata, sync)
+
+    try:
+        team.together(trace, write)
+    except Exception as error:
+        # Only where all agree: a collective that broke here may have gone well on the rank that publishes.
+        if team.world == 1 or isinstance(error, CheckpointError):
+            _clear(files, [source.metadata.files[i] for i in own])
+        raise
+    team.together(trace, commit)
     return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds)
 
 
@@ -183,15 +198,16 @@ def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground) -> Source:
     return Source(plan, metadata, mine.held, mine.objects)
 
 
-def _write(files: Files, own: list[int], source: Source, sync: bool, trace: Trace, first: bool) -> None:
-    write_files(files, own, source, sync, trace)
-
-
 def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
     """Publish, then clear what nobody refers to any more."""
-    beside = layout_file(metadata.save_id)
-    files.publish(beside, write_layouts(metadata), sync)
-    files.publish(METADATA_FILE, write_metadata(metadata, files.root), sync)
+    beside, record = layout_file(metadata.save_id), write_metadata(metadata, files.root)
+    try:
+        files.publish(beside, write_layouts(metadata), sync)
+        files.publish(METADATA_FILE, record, sync)
+    except Exception:
+        if not _published(files, record):
+            _clear(files, [beside, *metadata.files])
+        raise
     used = {metadata.files[i] for i in np.unique(metadata.chunks.file).tolist()}
     used |= {metadata.files[extent.file] for extent in metadata.objects.values()} | {beside}
     for name in files.names():
@@ -199,4 +215,22 @@ def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
         # A save that was killed while it published leaves a file that never got its name.
         unfinished = name.startswith(f"{METADATA_FILE}.") and name.endswith(".tmp")
         if (data or unfinished or name.startswith(LAYOUT_PREFIX)) and name not in used:
+            files.remove(name)
+
+
+def _published(files: Files, record: bytes) -> bool:
+    """Whether this save may be the one that is there now, though publishing it failed."""
+    try:
+        if METADATA_FILE not in files.names():
+            return False
+        return files.read(METADATA_FILE, 0, files.size(METADATA_FILE)) == record
+    except Exception:
+        # What cannot be read may be ours.
+        return True
+
+
+def _clear(files: Files, names: Sequence[str]) -> None:
+    """Remove what a failed save wrote, as far as that goes: it takes room, and the next save needs some."""
+    for name in names:
+        with suppress(Exception):
             files.remove(name)

@@ -53,7 +53,7 @@ class Stage:
         copies: dict[tuple[object, ...], torch.Tensor],
     ) -> torch.Tensor:
         # A transposed matrix is copied in the order of its memory: one run, and maybe another's alias.
-        order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride(dim))
+        order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride()[dim])
         dense = tensor.permute(order)
         place = (dense.device, dense.data_ptr(), dense.shape, dense.stride())
         key = (*place, dense.dtype, dense.is_conj(), dense.is_neg())
