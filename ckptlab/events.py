@@ -49,6 +49,7 @@ class Trace:
     _began: float = field(default_factory=time.perf_counter)
     _told: float = 0.0
     _now: Phase = "start"
+    _troubled: Phase = "start"
     _done: int = 0
     _total: int = 0
 
@@ -75,8 +76,9 @@ class Trace:
             self._tell()
 
     def check(self) -> None:
-        """Raise what `progress` raised, if it did."""
+        """Raise what `progress` raised, if it did; the phase is then the one in which that was."""
         if self.trouble is not None:
+            self._now = self._troubled
             raise self.trouble
 
     def _tell(self) -> None:
@@ -85,4 +87,5 @@ class Trace:
         try:
             self.progress(event)
         except Exception as error:
-            self.trouble = self.trouble or error
+            if self.trouble is None:
+                self.trouble, self._troubled = error, self._now

@@ -119,12 +119,13 @@ def _die(_, half):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def save_small(ctx, path, seed, how="save", **options):
-    """Save the small state of this seed, at once or asynchronously."""
+def save_small(ctx, path, seed, how="save", more=None, **options):
+    """Save the small state of this seed, and `more`, at once or asynchronously."""
+    state = {**small(ctx, seed), **(more or {})}
     if how == "async":
-        ckptlab.async_save(small(ctx, seed), path, **options).result(30)
+        ckptlab.async_save(state, path, **options).result(30)
     else:
-        ckptlab.save(small(ctx, seed), path, **options)
+        ckptlab.save(state, path, **options)
 
 
 def count_operations(ctx, path, how):
@@ -189,23 +190,56 @@ def fails_at_each_operation(ctx, path, rank, verb):
 
 def fails_in_progress(ctx, path, rank, verb):
     """How all ranks fail when what one rank's user has called with event 0, 1, 2 ... raises."""
-    found, at = [], 0
+    found = []
     while True:
         save_small(ctx, path, 1)
-        events = []
+        phases, last = [], len(found) + 1
 
-        def told(event, events=events, at=at):
-            events.append(event)
-            if len(events) == at + 1 and ctx.rank == rank:
+        def told(event, phases=phases, last=last):
+            phases.append(event.phase)
+            if len(phases) == last and ctx.rank == rank:
                 raise ValueError(f"no more of {event.phase}")
 
         failed = _outcome(lambda told=told: _verb(ctx, path, verb, progress=told))
-        if at >= Team.of().gather(len(events))[rank]:
+        heard = Team.of().gather(phases)[rank]
+        if len(heard) <= len(found):
             return found
-        found.append(
-            (Team.of().gather(events[at].phase if at < len(events) else "")[rank], failed, there(ctx, path))
-        )
-        at += 1
+        found.append((heard[len(found)], failed, there(ctx, path)))
+
+
+def bad_on_one(ctx, path, rank, how):
+    """A save or a load of a state that one rank cannot tell, read or take back; what is there then."""
+    save_small(ctx, path, 1)
+    state, mine = small(ctx, 2 if how.startswith("save") else 3), ctx.rank == rank
+    if how == "save lock":
+        state["bad"] = threading.Lock() if mine else 1
+    elif how == "save stateful":
+        state["bad"] = Stubborn("state_dict" if mine else "")
+    elif how == "load stateful":
+        state = {"step": 3, "bad": Stubborn("state_dict" if mine else "")}
+    elif how == "load into":
+        save_small(ctx, path, 1, more={"bad": {"n": 1}})
+        state = {"step": 3, "bad": Stubborn("load_state_dict" if mine else "")}
+    failed = failure(lambda: (ckptlab.load if how.startswith("load") else ckptlab.save)(state, path))
+    return failed, there(ctx, path)
+
+
+class Stubborn:
+    """A `Stateful` of which one method fails."""
+
+    def __init__(self, fails):
+        self.fails = fails
+
+    def state_dict(self):
+        self._do("state_dict")
+        return {"n": 1}
+
+    def load_state_dict(self, state):
+        self._do("load_state_dict")
+
+    def _do(self, method):
+        if self.fails == method:
+            raise ValueError(f"no {method} today")
 
 
 # ---------------------------------------------------------------- full disks, failing threads

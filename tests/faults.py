@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-SOON = 10.0
+SOON = 5.0
 """Seconds: far more than any of this takes, far less than a collective's timeout."""
 
 

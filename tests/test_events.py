@@ -52,6 +52,7 @@ def test_what_a_listener_raises_is_kept_until_it_is_asked_for():
         trace.moved(1)
     with pytest.raises(ValueError, match="read"):
         trace.check()
+    assert trace.now == "read"
 
 
 def test_what_crosses_a_process_boundary_arrives_whole():

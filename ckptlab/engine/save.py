@@ -132,6 +132,7 @@ def _save(
 
     def commit() -> None:
         with trace.phase("commit"):
+            trace.check()
             if team.rank == 0:
                 _commit(files, source.metadata, sync)
 
