@@ -35,8 +35,8 @@ DOORS = {
     "anywidget": ("widgets/",),
     "traitlets": ("widgets/",),
     "matplotlib": ("widgets/",),
-    "typer": ("cli.py",),
-    "rich": ("cli.py",),
+    "typer": ("cli/",),
+    "rich": ("cli/",),
 }
 ANYWHERE = {"numpy", "ml_dtypes"}
 NOT_THE_EXPLORER = {"ckptlab.engine", "ckptlab.storage.files"}

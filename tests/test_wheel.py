@@ -36,8 +36,8 @@ def test_it_opens_the_lab_from_where_it_is_installed(wheel, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r}); import ckptlab; from pathlib import Path\n"
         f"assert Path(ckptlab.__file__).is_relative_to({str(site)!r}), ckptlab.__file__\n"
-        "from ckptlab.cli import _copy_notebooks\n"
-        f"print(_copy_notebooks(Path({str(tmp_path / 'books')!r})).name)\n"
+        "from ckptlab.cli.lab import copy_notebooks\n"
+        f"print(copy_notebooks(Path({str(tmp_path / 'books')!r})).name)\n"
         "from ckptlab.widgets.view import SceneView; SceneView()\n"
     )
     done = subprocess.run(

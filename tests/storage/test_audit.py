@@ -59,10 +59,17 @@ def place(path, fqn):
     return path / metadata.files[chunks.file[row]], int(chunks.start[row]), int(chunks.length[row])
 
 
+def put(file, data):
+    """Other bytes in a file, as if they had always been there: its time stays."""
+    then = file.stat().st_mtime
+    file.write_bytes(data)
+    os.utime(file, (then, then))
+
+
 def flip(file, at):
     data = bytearray(file.read_bytes())
     data[at] ^= 4
-    file.write_bytes(data)
+    put(file, data)
 
 
 def whats(found):
@@ -173,7 +180,7 @@ def test_a_flip_in_the_wrapping(path, at):
 def test_a_file_that_was_cut_off(path):
     file, start, length = place(path, "history")
     whole = file.read_bytes()
-    file.write_bytes(whole[: start + length - 1])
+    put(file, whole[: start + length - 1])
     found = audit(path)
     assert ("damage", "short") in whats(found)
     assert "history" in found.damaged_keys
@@ -268,9 +275,9 @@ def test_two_chunks_in_one_place(path):
 def test_bytes_that_nothing_refers_to(path):
     file, *_ = place(path, "model.w")
     whole = file.read_bytes()
-    file.write_bytes(whole + bytes(5000))
+    put(file, whole + bytes(5000))
     assert audit(path).findings == ()
-    file.write_bytes(whole + b"something else")
+    put(file, whole + b"something else")
     assert whats(audit(path)) == [("note", "bytes")]
 
 
@@ -391,5 +398,5 @@ def test_a_safetensors_file(tmp_path):
     found = audit(file)
     assert found.findings == ()
     assert "no crc is stored for 2 of them" in repr(found)
-    file.write_bytes(file.read_bytes()[:-1])
+    put(file, file.read_bytes()[:-1])
     assert whats(audit(file)) == [("damage", "metadata")]

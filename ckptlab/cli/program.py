@@ -1,0 +1,60 @@
+"""All commands in one program, and how it ends.
+
+Status 0 when all is well, 1 when something is damaged or not equal, 2 and one line for a user's mistake, 130
+when stopped. It knows no command from within.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from ckptlab.cli.convert import convert
+from ckptlab.cli.lab import lab
+from ckptlab.cli.prune import prune
+from ckptlab.cli.reshard import reshard
+from ckptlab.cli.show import show
+from ckptlab.cli.verify import verify
+from ckptlab.errors import CheckpointError
+
+app = typer.Typer(
+    name="ckptlab",
+    help="See any sharded PyTorch checkpoint, foretell a load on another mesh, and run it.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(show)
+app.command()(verify)
+app.command()(reshard)
+app.command()(convert)
+app.command()(prune)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
+
+
+def main() -> None:
+    """Run the command; never a traceback for what a user did."""
+    try:
+        app()
+    except CheckpointError as error:
+        print(f"ckptlab: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"ckptlab {version('ckptlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def ckptlab(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """See any sharded PyTorch checkpoint, foretell a load on another mesh, and run it."""

@@ -1,0 +1,154 @@
+"""`ckptlab reshard`: foretell a load on another mesh, run it on real ranks, compare every element.
+
+It knows no rank of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from ckptlab.cli.terminal import JsonOption, PathArgument, console, table
+from ckptlab.events import Event
+from ckptlab.explorer.traffic import summary, verdict
+from ckptlab.layout import Layout
+from ckptlab.metadata import human_bytes
+from ckptlab.plan.forecast import Forecast, forecast
+from ckptlab.plan.holding import holdings
+from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.storage.where import is_url
+
+if TYPE_CHECKING:
+    from ckptlab.live.ops import Outcome
+
+
+class Device(Enum):
+    """Where the ranks of a reshard run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def reshard(
+    path: PathArgument,
+    mesh: Annotated[
+        str, typer.Option(help="The target mesh: 4, 2x2 or replicate=2,shard=2.", show_default=False)
+    ],
+    placement: Annotated[
+        str, typer.Option(help='One a mesh axis: "Shard(0)" or "Replicate, Shard(0)".')
+    ] = "Shard(0)",
+    device: Annotated[Device, typer.Option(help="auto: cuda if there is a GPU for each rank.")] = Device.auto,
+    deadline: Annotated[float, typer.Option(help="Seconds after which hung ranks are ended.")] = 600.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Load a checkpoint on another mesh with real ranks.
+
+    First it is foretold, then run, then every element is compared with what is stored.
+
+    Example: ckptlab reshard runs/step-1000 --mesh 2x2 --placement "Replicate, Shard(0)"
+    """
+    checkpoint = open_checkpoint(path)
+    layout = Layout.parse(mesh, placement)
+    foretold = forecast(checkpoint.metadata, holdings(checkpoint.metadata.tensors, layout), layout.mesh.size)
+    outcomes = [] if dry_run else _run(checkpoint, layout, foretold, device, deadline, quiet=as_json)
+    if as_json:
+        print(json.dumps(_report(foretold, outcomes)))
+    else:
+        if dry_run:
+            print(f"{checkpoint.path} on {layout}")
+        console().print(_ranks_table(foretold, outcomes))
+        print(f"foretold: {summary(foretold)}")
+    if outcomes:
+        _end(foretold, outcomes, quiet=as_json)
+
+
+def _run(
+    checkpoint: Checkpoint, layout: Layout, foretold: Forecast, device: Device, deadline: float, quiet: bool
+) -> list[Outcome]:
+    from ckptlab.live import LocalRanks
+    from ckptlab.live.ops import reshard as op
+
+    world = layout.mesh.size
+    ranks = LocalRanks(world, None if device == Device.auto else device.value)
+    if not quiet:
+        print(f"{checkpoint.path} on {layout}: {world} ranks on {ranks.device}")
+    with _bars(foretold, quiet) as told, ranks:
+        path = checkpoint.path if is_url(checkpoint.path) else str(Path(checkpoint.path).resolve())
+        return ranks.run(op, path, layout, deadline=deadline, progress=told)
+
+
+@contextmanager
+def _bars(foretold: Forecast, quiet: bool) -> Iterator[Any]:
+    """A progress bar a rank on a terminal; a callback for what ranks tell."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[phase]}"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, disable=quiet or not console.is_terminal, transient=True
+    ) as progress:
+        tasks: list[TaskID] = [
+            progress.add_task(f"rank {rank}", total=max(1, int(n)), phase="start")
+            for rank, n in enumerate(foretold.bytes_by_rank)
+        ]
+
+        def told(rank: int, what: object) -> None:
+            if isinstance(what, Event):
+                progress.update(tasks[rank], phase=what.phase)
+                if what.phase == "read":
+                    progress.update(tasks[rank], completed=what.done)
+
+        yield told
+
+
+def _ranks_table(foretold: Forecast, outcomes: list[Outcome]) -> Table:
+    done = {o.rank: o for o in outcomes}
+    ran = (">read", ">seconds", "equal") if outcomes else ()
+    ranks = table("rank", ">foretold", ">reads", ">memory", ">stock DCP", *ran)
+    for rank in range(foretold.world):
+        cells = [
+            str(rank),
+            human_bytes(int(foretold.bytes_by_rank[rank])),
+            str(int(foretold.reads[rank])),
+            human_bytes(int(foretold.memory[rank])),
+            human_bytes(int(foretold.stock[rank])),
+        ]
+        if outcomes:
+            o = done[rank]
+            cells += [human_bytes(o.nbytes), f"{sum(o.seconds.values()):.3f}", "yes" if o.equal else "NO"]
+        ranks.add_row(*cells)
+    return ranks
+
+
+def _end(foretold: Forecast, outcomes: list[Outcome], quiet: bool) -> None:
+    """Say how it came out; status 1 unless all is equal, and as foretold."""
+    read = sum(o.nbytes for o in outcomes)
+    wrong = sorted({fqn for o in outcomes for fqn in o.different})
+    if not quiet:
+        print(verdict(foretold, read, sum(o.elements for o in outcomes), wrong))
+    if wrong or read != foretold.total:
+        raise typer.Exit(1)
+
+
+def _report(foretold: Forecast, outcomes: list[Outcome]) -> dict[str, Any]:
+    ranks: list[dict[str, Any]] = [
+        {"rank": r, "foretold": int(foretold.bytes_by_rank[r]), "stock": int(foretold.stock[r])}
+        for r in range(foretold.world)
+    ]
+    for o in outcomes:
+        ranks[o.rank] |= {
+            "read": o.nbytes,
+            "reads": o.reads,
+            "seconds": o.seconds,
+            "different": list(o.different),
+        }
+    return {"ranks": ranks, "total": foretold.total, "amplification": foretold.amplification}

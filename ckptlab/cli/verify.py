@@ -1,0 +1,31 @@
+"""`ckptlab verify`: is a checkpoint whole? It changes nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from ckptlab.cli.terminal import JsonOption, PathArgument, bar
+from ckptlab.storage.audit import audit
+
+
+def verify(
+    path: PathArgument,
+    threads: Annotated[int, typer.Option(help="How many read at once.", min=1)] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Read all of a checkpoint and say what is damaged, doubtful or left over.
+
+    Every file, every place, every stored checksum, and what another save left or wrote over. The exit
+    status is 1 if anything is damaged.
+
+    Example: ckptlab verify runs/step-1000
+    """
+    with bar(quiet=as_json) as told:
+        found = audit(path, progress=told, threads=threads)
+    print(json.dumps(asdict(found) | {"whole": found.whole}) if as_json else found)
+    if not found.whole:
+        raise typer.Exit(1)
