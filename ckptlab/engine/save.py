@@ -10,7 +10,7 @@ import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -37,13 +37,17 @@ _MUCH = 64 << 20
 
 @dataclass(frozen=True)
 class SaveReport:
-    """What one rank did in a save: bytes and chunks it wrote, and seconds of each phase."""
+    """What one rank did in a save: bytes and chunks it wrote, and seconds of each phase.
+
+    `metadata` is what the whole checkpoint says of itself, the same on every rank.
+    """
 
     path: str
     rank: int
     nbytes: int
     chunks: int
     seconds: Mapping[Phase, float]
+    metadata: Metadata = field(repr=False, compare=False)
 
 
 def save(
@@ -144,7 +148,7 @@ def _save(
             _clear(files, [source.metadata.files[i] for i in own])
         raise
     team.together(trace, commit)
-    return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds)
+    return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds, source.metadata)
 
 
 def _threads(team: Team, mine: Offer) -> int:
