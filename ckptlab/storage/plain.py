@@ -1,7 +1,7 @@
 """Plain values, and how a pickle spells them: read through an allow-list, written back as they were.
 
-What only torch has (a dtype, a torch.Size, a device) is kept as a stand-in that is written as
-what it stands for. It knows no torch, no file and no tensor.
+What only torch has (a dtype, a torch.Size, a device), and objects of a few harmless classes, are
+kept as stand-ins that are written as what they stand for. It knows no torch, no file and no tensor.
 """
 
 from __future__ import annotations
@@ -47,6 +47,39 @@ class Device(Called):
         return f"torch.device{self.args!r}"
 
 
+class Kept(StandIn):
+    """An object of a harmless class, as its pickle makes it: nothing of the class is needed, or run."""
+
+    module, name = "", ""
+    args: tuple[object, ...] = ()
+    called = False
+    state: tuple[object, ...] = ()
+    """The state that it was given, if any."""
+
+    def __new__(cls, *args: object) -> Kept:  # noqa: D102
+        made = super().__new__(cls)
+        made.__dict__["args"] = args
+        return made
+
+    def __init__(self, *args: object) -> None:
+        self.__dict__["called"] = True
+
+    def __setstate__(self, state: object) -> None:
+        self.__dict__["state"] = (state,)
+
+    def __repr__(self) -> str:
+        return f"{self.module}.{self.name}({', '.join(map(repr, (*self.args, *self.state)))})"
+
+
+def _kept(module: str, *names: str) -> dict[tuple[str, str], object]:
+    """Stand-ins of these classes of a module, for an allow-list."""
+    made: Callable[..., object] = type(StandIn)
+    return {(module, name): made(name, (Kept,), {"module": module, "name": name}) for name in names}
+
+
+_PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
+_TYPES = ("bytearray", "frozenset", "range", "slice")
+
 FAITHFUL: Mapping[tuple[str, str], object] = {
     **PLAIN,
     **{key: Dtype(name) for key, name in DTYPES.items()},
@@ -56,6 +89,16 @@ FAITHFUL: Mapping[tuple[str, str], object] = {
     ("collections", "Counter"): Tally,
     ("builtins", "complex"): complex,
     ("__builtin__", "complex"): complex,
+    **_kept("argparse", "Namespace"),
+    **_kept("types", "SimpleNamespace"),
+    **_kept("pathlib", *_PATHS),
+    **_kept("pathlib._local", *_PATHS),
+    **_kept("datetime", "date", "datetime", "time", "timedelta", "timezone"),
+    **_kept("builtins", *_TYPES),
+    **_kept("__builtin__", *_TYPES, "xrange"),
+    **_kept("numpy", "ndarray", "dtype"),
+    **_kept("numpy.core.multiarray", "_reconstruct", "scalar"),
+    **_kept("numpy._core.multiarray", "_reconstruct", "scalar"),
 }
 """An allow-list that makes what `pickled` can write back."""
 
@@ -68,12 +111,17 @@ class Spelled:
 
 
 def pickled(value: object) -> bytes:
-    """The opcodes, of protocol 2, of a value made of plain ones; torch's careful reader takes them.
+    """The opcodes, of protocol 2, of a value that `FAITHFUL` made, or of one made of plain ones.
 
-    Raises `CheckpointError` that names the class of anything else.
+    Torch's careful reader takes them, but for what is `Kept`. Raises `CheckpointError` that names the class
+    of anything else.
     """
     if isinstance(value, Spelled):
         return value.code
+    if isinstance(value, type) and issubclass(value, Kept):
+        return opcodes.named(value.module, value.name)
+    if isinstance(value, Kept):
+        return _made(value)
     write = _WRITERS.get(type(value))
     if write is None:
         kind = type(value)
@@ -91,6 +139,13 @@ def _bytes(value: bytes) -> bytes:
 
 def _call(module: str, name: str, *args: object) -> bytes:
     return opcodes.named(module, name) + opcodes.tuple_of([pickled(arg) for arg in args]) + opcodes.CALL
+
+
+def _made(value: Kept) -> bytes:
+    arguments = opcodes.tuple_of([pickled(arg) for arg in value.args])
+    code = opcodes.named(value.module, value.name) + arguments
+    code += opcodes.CALL if value.called else opcodes.NEW
+    return code + b"".join(pickled(state) + opcodes.SET_STATE for state in value.state)
 
 
 def _dict(value: Mapping[object, object]) -> bytes:

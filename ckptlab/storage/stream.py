@@ -20,9 +20,12 @@ from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.stored import StoredTensor
 from ckptlab.storage.template import contiguous, crc32
 from ckptlab.storage.torch_save import locate, stored_crc
+from ckptlab.storage.where import is_url
 
 BLOCK = 8 << 20
-"""Bytes of elements that are in memory at a time."""
+"""Bytes of elements that are in memory at a time; of far files more, whose parts are fetched at once."""
+
+_FAR = 8 * BLOCK
 
 
 class Stream:
@@ -47,14 +50,15 @@ class Stream:
         return crc
 
 
-def blocks(checkpoint: Checkpoint, fqn: str, nbytes: int = BLOCK) -> Iterator[memoryview]:
-    """The bytes of a tensor in row-major order, at most `nbytes` at a time, however it is stored.
+def blocks(checkpoint: Checkpoint, fqn: str, nbytes: int | None = None) -> Iterator[memoryview]:
+    """The bytes of a tensor in row-major order, at most `nbytes` (`BLOCK`) at a time, however it is stored.
 
     The memory of a block is used again for the next. `CorruptError` for elements that are stored nowhere
     and, after the last block, for a chunk whose bytes have not the crc that was stored with them.
     """
     tensor = checkpoint[fqn]
     size = ITEMSIZE[tensor.dtype]
+    nbytes = nbytes or (_FAR if is_url(checkpoint.files.root) else BLOCK)
     most = min(max(nbytes // size, 1), tensor.nbytes // size)
     memory = np.empty(most * size, np.uint8)
     sums = _Sums(checkpoint, tensor)

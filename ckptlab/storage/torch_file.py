@@ -7,7 +7,8 @@ Only its pickle is read, through an allow-list; the elements stay in the file. W
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from ckptlab.errors import CheckpointError, CorruptError
@@ -16,7 +17,7 @@ from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
 from ckptlab.storage.archive import Archive, reading_zip
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.plain import FAITHFUL
+from ckptlab.storage.plain import FAITHFUL, Kept
 from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import (
     TENSOR,
@@ -29,6 +30,7 @@ from ckptlab.storage.torch_save import (
     restricted_load,
     tensor_payload,
 )
+from ckptlab.storage.where import is_url
 
 Path = tuple[str | int, ...]
 
@@ -37,6 +39,8 @@ LEGACY = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """What stands behind the protocol in the first pickle of a file that torch wrote before 1.6."""
 
 _MAX = 2**63 - 1
+_HEADER = 30
+_AT_ONCE = 16
 _TIMES = 64
 """Values may be shared within a pickle, but not so that they are this many times longer than it."""
 
@@ -61,6 +65,26 @@ _ALLOWED: Mapping[tuple[str, str], object] = {
 _MADE = (Rebuild2, Rebuild3, Parameter, _FromType)
 
 
+class _Reader:
+    """Reads of one file; it remembers the headers of records, which tensors of one storage ask for each."""
+
+    def __init__(self, files: Files, name: str) -> None:
+        self._files, self._name = files, name
+        self._headers: dict[int, bytes] = {}
+
+    def __call__(self, start: int, n: int) -> bytes:
+        if n != _HEADER:
+            return self._files.read(self._name, start, n)
+        if start not in self._headers:
+            self._headers[start] = self._files.read(self._name, start, n)
+        return self._headers[start]
+
+    def fetch_headers(self, starts: Sequence[int]) -> None:
+        """Get many at once: far away, each request takes its time."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda start: self(start, _HEADER), starts))
+
+
 @dataclass(frozen=True)
 class _Leaf:
     fqn: str
@@ -77,8 +101,11 @@ def open_torch_file(path: str, files: Files, name: str) -> Checkpoint:
     """
     where, size = f"{files.root}/{name}", files.size(name)
     with reading_zip(where):
-        archive = Archive(lambda start, n: files.read(name, start, n), size)
+        reader = _Reader(files, name)
+        archive = Archive(reader, size)
         _check_kind(archive, where)
+        if is_url(files.root):
+            reader.fetch_headers([archive.record(name).header_offset for name in archive.names])
         pickle = archive.content("data.pkl")
         if archive.record("data.pkl").CRC not in (0, crc32(pickle)):
             raise CorruptError(
@@ -205,12 +232,11 @@ def _check_size(top: object, most: int, where: str) -> None:
     known: dict[int, int | None] = {}
 
     def size(value: object) -> int:
-        value = value.args if isinstance(value, Called) else value
-        if not isinstance(value, dict | list | tuple | set):
+        parts = _parts(value)
+        if not parts:
             return 1
         if id(value) not in known:
             known[id(value)] = None
-            parts = [*value, *value.values()] if isinstance(value, dict) else value
             known[id(value)] = 1 + sum(map(size, parts))
         found = known[id(value)]
         if found is None or found > most:
@@ -221,3 +247,14 @@ def _check_size(top: object, most: int, where: str) -> None:
         size(top)
     except RecursionError as error:
         raise CorruptError(f"{where}: its values are nested too deep") from error
+
+
+def _parts(value: object) -> Collection[object]:
+    """What a value is made of."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, Kept):
+        return [*value.args, *value.state]
+    if isinstance(value, Called):
+        return value.args
+    return value if isinstance(value, list | tuple | set) else ()

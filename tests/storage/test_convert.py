@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from fractions import Fraction
 from pathlib import Path
 
 import fsspec
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed.checkpoint as stock
+from numpy._core.multiarray import _reconstruct as reconstruct
 from safetensors.torch import load_file, save_file
 from tensors import same_bits
 from torch.distributed.checkpoint import HuggingFaceStorageReader
@@ -212,19 +214,23 @@ def test_objects_are_refused_or_dropped(sources, tmp_path):
 
 
 def test_objects_that_are_not_plain(tmp_path):
-    odd = {"w": torch.zeros(2), "args": Path("a"), "rng": np.zeros(3), "step": 7}
+    odd = {"w": torch.zeros(2), "odd": Fraction(1, 2), "t": (torch.zeros(1),), "rng": np.arange(3), "step": 7}
     stock.save(odd, checkpoint_id=tmp_path / "a", no_dist=True)
-    with pytest.raises(CheckpointError, match=r"args: .*pathlib.*; leave them out") as caught:
+    with pytest.raises(CheckpointError, match=r"odd: .*fractions\.Fraction.*; leave them out") as caught:
         convert(tmp_path / "a", tmp_path / "x.pt")
-    assert set(caught.value.problems) == {"args", "rng"}
+    assert set(caught.value.problems) == {"odd", "t"}
     done = convert(tmp_path / "a", tmp_path / "x.pt", objects="drop")
-    assert (done.dropped, done.objects) == (("args", "rng"), 1)
+    assert (done.dropped, done.objects) == (("odd", "t"), 2)
+    assert np.array_equal(torch.load(tmp_path / "x.pt", weights_only=False)["rng"], np.arange(3))
     # DCP to DCP copies them as they are.
-    assert convert(tmp_path / "a", tmp_path / "b", format="dcp").objects == 3
-    state = {"w": torch.ones(2), "args": None, "rng": None, "step": None}
-    torch.serialization.add_safe_globals([type(Path()), np.ndarray])
-    stock.load(state, checkpoint_id=tmp_path / "b", no_dist=True)
-    assert state["args"] == Path("a")
+    assert convert(tmp_path / "a", tmp_path / "b", format="dcp").objects == 4
+    state = {"w": torch.ones(2), "odd": None, "t": None, "rng": None, "step": None}
+    with torch.serialization.safe_globals(
+        [Fraction, np.ndarray, np.dtype, type(np.dtype("i8")), reconstruct]
+    ):
+        stock.load(state, checkpoint_id=tmp_path / "b", no_dist=True)
+    assert state["odd"] == Fraction(1, 2)
+    assert torch.equal(state["t"][0], torch.zeros(1))
 
 
 def test_dtypes_that_safetensors_has_not(tmp_path):

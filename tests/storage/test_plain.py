@@ -1,8 +1,13 @@
+import argparse
 import io
 import math
 from collections import Counter, OrderedDict
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,19 +16,19 @@ from hypothesis import strategies as st
 from ckptlab.errors import CheckpointError
 from ckptlab.storage import opcodes
 from ckptlab.storage.archive import Archive
-from ckptlab.storage.plain import FAITHFUL, Spelled, pickled
+from ckptlab.storage.plain import FAITHFUL, Kept, Spelled, pickled
 from ckptlab.storage.torch_file_write import object_archive
 from ckptlab.storage.torch_save import restricted_load
 
 
-def kept(value):
+def kept(value, weights_only=True):
     """What torch's careful reader makes of a value that torch saved, after it went through our hands."""
     out = io.BytesIO()
     torch.save(value, out)
     data = out.getvalue()
     code = Archive(lambda start, n: data[start : start + n], len(data)).content("data.pkl")
     again = object_archive(restricted_load(code, FAITHFUL, "here"))
-    return torch.load(io.BytesIO(again), weights_only=True)
+    return torch.load(io.BytesIO(again), weights_only=weights_only)
 
 
 values = st.recursive(
@@ -54,6 +59,55 @@ def test_what_torch_and_collections_add(value):
     assert found == value
     assert type(found) is type(value)
     assert repr(found) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Path("a/b"), PureWindowsPath("c:/x"), argparse.Namespace(lr=0.1, dims=[1, (2,)]), SimpleNamespace(a=1),
+     datetime(2026, 1, 2, tzinfo=UTC), timedelta(3, 4), bytearray(b"xy"), frozenset({1, 2}), range(3, 9, 2),
+     slice(1, None), np.float64(0.5), np.int32(7), np.dtype("<f4"), np.ndarray],
+    ids=repr,
+)  # fmt: skip
+def test_objects_of_harmless_classes_are_kept_as_they_are(value):
+    found = kept({"deep": [value]}, weights_only=False)["deep"][0]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(6.0).reshape(2, 3),
+        np.arange(6).reshape(2, 3).T,
+        np.array(["a", "bc"]),
+        np.zeros((0, 2), "M8[s]"),
+    ],
+)
+def test_numpy_arrays_are_kept_as_they_are(value):
+    found = kept(value, weights_only=False)
+    assert found.dtype == value.dtype
+    assert found.strides == value.strides or not value.size
+    assert np.array_equal(found, value)
+
+
+def test_the_state_of_numpy_s_random_numbers():
+    state = np.random.RandomState(3).get_state()
+    found = kept(state, weights_only=False)
+    assert np.array_equal(found[1], state[1])
+    assert found[2:] == state[2:]
+
+
+def test_what_is_kept_is_not_run():
+    out = io.BytesIO()
+    torch.save(bytearray(b"abc"), out)
+    data = out.getvalue()
+    code = Archive(lambda start, n: data[start : start + n], len(data)).content("data.pkl")
+    found = restricted_load(code, FAITHFUL, "here")
+    assert isinstance(found, Kept)
+    assert repr(found) == "__builtin__.bytearray(b'abc')"
+    huge = restricted_load(b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.", FAITHFUL, "here")
+    assert isinstance(huge, Kept)
+    assert huge.args == (2**31 - 1,)
 
 
 def test_not_a_number():

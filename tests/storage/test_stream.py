@@ -17,7 +17,7 @@ from ckptlab.events import Trace
 from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.local import LocalFiles
-from ckptlab.storage.stream import Stream, blocks, cut
+from ckptlab.storage.stream import BLOCK, Stream, blocks, cut
 from ckptlab.storage.template import crc32
 
 pytestmark = [
@@ -112,6 +112,15 @@ def test_damaged_elements_are_found(tmp_path, kind, nbytes):
         joined(replace(checkpoint, crcs=None), "w", nbytes)
     else:
         joined(checkpoint, "t", nbytes)
+
+
+def test_blocks_of_far_files_are_larger(tmp_path):
+    save_file({"w": torch.zeros(3 * BLOCK, dtype=torch.uint8)}, tmp_path / "m.safetensors")
+    checkpoint = open_checkpoint(tmp_path)
+    assert [len(block) for block in blocks(checkpoint, "w")] == [BLOCK] * 3
+    checkpoint.files.root = "far://away"
+    checkpoint.files._path = lambda name: tmp_path / name
+    assert [len(block) for block in blocks(checkpoint, "w")] == [3 * BLOCK]
 
 
 def test_a_stream_counts_and_sums(tmp_path):

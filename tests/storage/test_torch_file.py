@@ -3,9 +3,14 @@ import io
 import os
 import pickle
 import struct
+import threading
+import time
 import zipfile
 from collections import Counter, OrderedDict
+from fractions import Fraction
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hostile import ATTEMPTS, proven
@@ -18,6 +23,7 @@ from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.plain import Device, Dtype, Size
+from ckptlab.storage.torch_file import open_torch_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
@@ -81,6 +87,27 @@ def test_only_the_pickle_is_read(tmp_path, monkeypatch):
         "  2 chunks in 1 file",
         "  keys w, b",
     ]
+
+
+def test_far_away_headers_are_fetched_at_once(tmp_path):
+    at_once, most, lock = [0], [0], threading.Lock()
+
+    class Slow(LocalFiles):
+        def read(self, name, start, length):
+            with lock:
+                at_once[0] += 1
+                most[0] = max(most[0], at_once[0])
+            time.sleep(0.02)
+            with lock:
+                at_once[0] -= 1
+            return super().read(name, start, length)
+
+    torch.save({f"w{i}": torch.full((2,), i) for i in range(30)}, tmp_path / "m.pt")
+    files = Slow(tmp_path)
+    files.root = "far://away"
+    files._path = lambda name: tmp_path / name
+    assert len(open_torch_file("x", files, "m.pt")) == 30
+    assert most[0] > 4
 
 
 BASE = torch.arange(210).reshape(5, 6, 7)
@@ -156,8 +183,20 @@ def test_other_layouts_name_what_they_ask_for(tmp_path):
         opened(tmp_path, {"w": torch.eye(2).to_sparse()})
     with pytest.raises(CheckpointError, match=r"'w' cannot be read in place: .*; torch\.load the file"):
         opened(tmp_path, {"w": torch.zeros(2, dtype=torch.complex64).conj()})
-    with pytest.raises(UnsafeError, match=r"asks for argparse\.Namespace, which is not on the list"):
-        opened(tmp_path, {"args": argparse.Namespace(a=1)})
+    with pytest.raises(UnsafeError, match=r"asks for fractions\.Fraction, which is not on the list"):
+        opened(tmp_path, {"args": Fraction(1, 2)})
+
+
+def test_objects_of_harmless_classes_do_not_get_in_the_way(tmp_path):
+    state = {
+        "w": torch.arange(3.0),
+        "args": argparse.Namespace(lr=0.1),
+        "best": np.float64(2),
+        "dir": Path("x"),
+    }
+    checkpoint = opened(tmp_path, state)
+    assert checkpoint["w"].numpy().tolist() == [0, 1, 2]
+    assert repr(checkpoint["args"]) == "argparse.Namespace({'lr': 0.1})"
 
 
 def test_big_endian(tmp_path):
