@@ -32,7 +32,7 @@ def outcomes(folder, name, ours, at):
     source = Path(folder, name).read_text()
     copy.write_text(rewrite(source) if ours else source)
     report = Path(at, "report.xml")
-    command = [sys.executable, "-m", "pytest", copy.name, "-q", "--rootdir=.", "-c", os.devnull]
+    command = [sys.executable, "-m", "pytest", copy.name, "-v", "--rootdir=.", "-c", os.devnull]
     command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     env = os.environ | {"PYTHONPATH": os.environ.get("CKPTLAB_HOUSE", str(HOUSE)), "TMPDIR": str(at)}
     env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

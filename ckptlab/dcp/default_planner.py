@@ -14,6 +14,7 @@ from torch.distributed.checkpoint import default_planner as torchs
 from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.planner import ReadItem
 
+from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.torchs import rest_of
 from ckptlab.errors import UnsafeError
 
@@ -30,7 +31,8 @@ class DefaultLoadPlanner(torchs.DefaultLoadPlanner):
         """Put an object into the state_dict. `UnsafeError` if it is not made of plain values."""
         fqn = read_item.dest_index.fqn
         try:
-            loaded = torch.load(value, weights_only=True)
+            with harmless():
+                loaded = torch.load(value, weights_only=True)
         except Exception as error:
             raise UnsafeError(
                 f"object {fqn!r} is not made of plain values, so it is not unpickled: {error}\n"

@@ -26,7 +26,6 @@ from torch.distributed.checkpoint.metadata import (
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.metadata import Metadata as Columns
-from ckptlab.storage import open_checkpoint
 from ckptlab.storage.torch_save import Called, StandIn, restricted_load
 
 
@@ -198,39 +197,37 @@ def stock_metadata(columns: Columns, path: str) -> Metadata:
 
 
 class _Later(Metadata):  # noqa: PLW1641
-    """What a checkpoint says of itself, read when it is first asked for; then a plain `Metadata`."""
+    """A `Metadata` that is made of columns when it is first asked for something, and then is a plain one."""
 
-    def __init__(self, path: str) -> None:
-        self.__dict__["path"] = path
+    def __init__(self, columns: Columns, path: str) -> None:
+        self.__dict__["columns"] = columns, path
 
     def __getattribute__(self, name: str) -> Any:
         if name in _FIELDS:
-            self._read()
+            self._make()
         return object.__getattribute__(self, name)
 
     def __eq__(self, other: object) -> bool:
-        self._read()
+        self._make()
         return self == other
 
     def __repr__(self) -> str:
-        self._read()
+        self._make()
         return repr(self)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        self._read()
+        self._make()
         return self.__reduce_ex__(protocol)
 
-    def _read(self) -> None:
+    def _make(self) -> None:
         known = object.__getattribute__(self, "__dict__")
-        path = known["path"]
-        known.update(vars(stock_metadata(open_checkpoint(path).metadata, path)))
-        del known["path"]
+        known.update(vars(stock_metadata(*known.pop("columns"))))
         object.__setattr__(self, "__class__", Metadata)
 
 
 _FIELDS = frozenset(it.name for it in fields(Metadata))
 
 
-def later(path: str) -> Metadata:
-    """The `Metadata` of the checkpoint at `path`, made when looked at: it may be of millions of chunks."""
-    return _Later(path)
+def later(columns: Columns, path: str) -> Metadata:
+    """As `stock_metadata`, but made only when it is looked at: it may be of millions of chunks."""
+    return _Later(columns, path)

@@ -70,7 +70,6 @@ def engine_saves(writer: StorageWriter, planner: SavePlanner | None) -> bool:
     plain = (
         type(writer.fs) is filesystem.FileSystem
         and writer.single_file_per_rank
-        and writer.thread_count == 1
         and not writer.transforms.extensions
         and writer.serialization_format is filesystem.SerializationFormat.TORCH_SAVE
     )

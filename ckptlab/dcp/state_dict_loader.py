@@ -7,17 +7,21 @@ protocol. It plans nothing and opens no file itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader as torchs
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.planner import LoadPlanner
+from torch.distributed.checkpoint.stateful import Stateful
 from torch.distributed.checkpoint.storage import StorageReader
 
 from ckptlab import engine
 from ckptlab.dcp.api import told_as_stock
 from ckptlab.dcp.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
+from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.route import engine_loads, reader_of
 from ckptlab.dcp.torchs import in_old_order_too, rest_of
 from ckptlab.errors import CheckpointError
@@ -124,19 +128,26 @@ def _through_engine(
 ) -> bool:
     """Load by the engine; False if it refused, loading nothing, what torch's own rules allow."""
     assert isinstance(reader, FileSystemReader)
+    # What a `Stateful` does for its state may be a collective: the same order on every rank.
+    ordered = {key: state_dict[key] for key in sorted(state_dict, key=str)}
     try:
-        engine.load(
-            state_dict,
-            reader.path,
-            process_group=process_group,
-            no_dist=no_dist,
-            strict=not getattr(planner, "allow_partial_load", False),
-            dtype="narrow",
-        )
+        with harmless():
+            engine.load(
+                ordered,
+                reader.path,
+                process_group=process_group,
+                no_dist=no_dist,
+                strict=not getattr(planner, "allow_partial_load", False),
+                dtype="narrow",
+            )
     except CheckpointError as error:
         if not _torchs_rules_allow(error, reader):
             raise
         return False
+    for key, value in ordered.items():
+        # A `Stateful` has its state already. Asking a tensor for a protocol's methods would take long.
+        if isinstance(value, torch.Tensor | Mapping) or not isinstance(value, Stateful):
+            state_dict[key] = value
     return True
 
 

@@ -126,7 +126,7 @@ def async_save(
                 keep_buffers=storage_writer is None or writer.cache_staged_state_dict,
                 **_options(writer),
             )
-        return _Saving(saving)
+        return _Saving(saving, writer)
     response = torchs.async_save(
         state_dict,
         storage_writer=writer,
@@ -145,9 +145,9 @@ def async_save(
 class _Saving(Future[Metadata]):
     """A save of the engine that is under way, as torch's callers know it."""
 
-    def __init__(self, saving: engine.SaveFuture) -> None:
+    def __init__(self, saving: engine.SaveFuture, writer: FileSystemWriter) -> None:
         super().__init__()
-        self._saving = saving
+        self._saving, self._writer = saving, writer
         self.set_running_or_notify_cancel()
         saving.add_done_callback(self._settle)
 
@@ -155,7 +155,7 @@ class _Saving(Future[Metadata]):
         # Not by `saving.exception()`: only who asks this future has heard of a failure.
         error = Future.exception(saving)
         if error is None:
-            self.set_result(later(Future.result(saving).path))
+            self.set_result(_said(Future.result(saving), self._writer))
         else:
             self.set_exception(as_stock(error))
 
@@ -195,8 +195,16 @@ def _through_engine(
     report = engine.save(
         state_dict, writer.path, process_group=process_group, no_dist=no_dist, **_options(writer)
     )
-    return later(report.path)
+    return _said(report, writer)
 
 
 def _options(writer: FileSystemWriter) -> dict[str, Any]:
-    return {"overwrite": writer.overwrite, "sync": writer.sync_files}
+    """What the writer says, as the engine calls it; one thread, torch's default, leaves the number to it."""
+    threads = writer.thread_count if writer.thread_count > 1 else None
+    return {"overwrite": writer.overwrite, "sync": writer.sync_files, "threads": threads}
+
+
+def _said(report: engine.SaveReport, writer: FileSystemWriter) -> Metadata:
+    """What a save gives back; as in torch, the writer knows the id of its last save."""
+    writer.save_id = report.metadata.save_id or writer.save_id
+    return later(report.metadata, report.path)

@@ -99,6 +99,7 @@ def async_save(
     overwrite: bool = True,
     sync: bool = True,
     replicas: Literal["check", "trust"] = "check",
+    threads: int | None = None,
     while_busy: Literal["wait", "refuse"] = "wait",
     keep_buffers: bool = True,
     progress: Progress = silent,
@@ -133,7 +134,16 @@ def async_save(
         def work(beside: Team) -> SaveReport:
             # A rank that could not copy its state tells the others here, where they wait for it.
             mine = beside.together(trace, staged)
-            return save_offer(mine, path, beside, trace, overwrite=overwrite, sync=sync, replicas=replicas)
+            return save_offer(
+                mine,
+                path,
+                beside,
+                trace,
+                overwrite=overwrite,
+                sync=sync,
+                replicas=replicas,
+                threads=threads,
+            )
 
         beside = team.beside()
         _DESK.latest = future

@@ -1,6 +1,7 @@
 """The safe way to a `.metadata`: the same records as torch's reader gives, and no code run."""
 
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch.distributed.checkpoint as stock
 from hostile import ATTEMPTS
 
 import ckptlab.dcp as dcp
-from ckptlab.dcp.records import later, read_records
+from ckptlab.dcp.records import read_records
 from ckptlab.errors import CorruptError, UnsafeError
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -99,13 +100,21 @@ def test_damage_is_told_as_damage():
         read_records(whole.replace(b"planner_data", b"planner_dat_"), "here")
 
 
-def test_what_a_save_returns_is_read_when_it_is_looked_at(tmp_path):
-    dcp.save(STATE, checkpoint_id=tmp_path)
-    unread = later(str(tmp_path))
-    assert isinstance(unread, stock.Metadata)
-    assert "state_dict_metadata" not in vars(unread)
-    assert set(unread.state_dict_metadata) == {"w", "half", "scalar", "n.k", "n.l.0", "n.l.1.m"}
-    assert type(unread) is stock.Metadata
-    assert later(str(tmp_path)) == unread
-    assert pickle.loads(pickle.dumps(later(str(tmp_path)))) == unread
-    assert repr(later(str(tmp_path))) == repr(unread)
+def test_what_a_save_returns_is_made_when_it_is_looked_at(tmp_path):
+    said = [dcp.save(STATE, checkpoint_id=tmp_path / name) for name in "abcd"]
+    shutil.rmtree(tmp_path)
+    assert all(isinstance(it, stock.Metadata) for it in said)
+    assert "state_dict_metadata" not in vars(said[0])
+    assert set(said[0].state_dict_metadata) == {"w", "half", "scalar", "n.k", "n.l.0", "n.l.1.m"}
+    assert type(said[0]) is stock.Metadata
+    assert said[1] != said[0]
+    assert type(said[1]) is stock.Metadata
+    assert repr(said[2]).startswith("Metadata(state_dict_metadata={'")
+    assert pickle.loads(pickle.dumps(said[3])) == said[3]
+
+
+def test_it_says_what_torch_reads_from_the_disk(tmp_path):
+    said = dcp.save(STATE, checkpoint_id=tmp_path)
+    read = stock.FileSystemReader(tmp_path).read_metadata()
+    read.storage_meta.load_id = None
+    assert said == read
