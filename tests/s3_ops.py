@@ -13,7 +13,7 @@ from seed_ops import quiet, same
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 
 import ckptlab
-from ckptlab.storage import remote
+from ckptlab.storage import upload
 
 STATE = {"w": ((9, 4), "hsdp"), "v": ((16, 3), "rows"), "b": ((6, 8), "tiles"), "s": ((), "copies")}
 
@@ -88,7 +88,7 @@ ROWS = 4 * 3 << 18
 def save_large(ctx, path, value, block=None):
     """A tensor of 12 MiB a rank, sent in blocks of `block` bytes."""
     whole = cut(ctx, torch.full((ROWS, 4), float(value)), "rows")
-    with mock.patch.object(remote, "_BLOCK", block or remote._BLOCK):
+    with mock.patch.object(upload, "BLOCK", block or upload.BLOCK):
         ckptlab.save({"w": whole}, path)
 
 

@@ -191,6 +191,9 @@ def _handler(gate: Gate, port: int) -> type[BaseHTTPRequestHandler]:
             return answer.status, dict(answer.getheaders()), data
 
         def _answer(self, status: int, headers: dict[str, str], data: bytes, cut: bool = False) -> None:
+            sent = data[: len(data) // 2] if cut else data
+            # Before anything is sent: who has the answer may look at once.
+            self._keep(status, len(sent))
             self.send_response_only(status)
             for key, value in headers.items():
                 if key.lower() not in _OWN:
@@ -198,8 +201,6 @@ def _handler(gate: Gate, port: int) -> type[BaseHTTPRequestHandler]:
             length = headers.get("Content-Length") if self.command == "HEAD" else None
             self.send_header("Content-Length", length or str(len(data)))
             self.end_headers()
-            sent = data[: len(data) // 2] if cut else data
-            self._keep(status, len(sent))
             self.wfile.write(sent)
             if cut:
                 self._reset()

@@ -11,9 +11,13 @@ from contextlib import AbstractContextManager
 from pathlib import PurePosixPath
 from typing import Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from ckptlab.errors import CorruptError
 
 Buffer = bytes | bytearray | memoryview
+Ints = npt.NDArray[np.int64]
 
 Kind = Literal["file", "folder", "other"]
 """What stands under a name; a link, whatever it leads to, is "other"."""
@@ -69,6 +73,13 @@ class Files(Protocol):
 
     def read_into(self, name: str, start: int, into: memoryview) -> None:
         """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
+
+    def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
+        """Say which extents of a file will be read, in any order, instead of what was said before.
+
+        Of a far file small ones that are neighbours are then fetched together, by the rule of
+        `storage.spans`; local files need no such help.
+        """
 
     def view(
         self, name: str, start: int = 0, length: int | None = None

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ckptlab.errors import CorruptError, PathError
-from ckptlab.storage.files import Buffer, Kind, Writer, inside
+from ckptlab.storage.files import Buffer, Ints, Kind, Writer, inside
 
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 _OPEN_FILES = 64
@@ -102,6 +102,9 @@ class LocalFiles:
                     self._require(name, start, length)
                     raise CorruptError(f"{self._path(name)}: changed while it was read", [name])
                 done += got
+
+    def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
+        """Nothing to do: the kernel reads ahead."""
 
     @contextmanager
     def view(self, name: str, start: int = 0, length: int | None = None) -> Iterator[memoryview]:

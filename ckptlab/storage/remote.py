@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
-from fsspec.spec import AbstractBufferedFile
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
-from ckptlab.storage.files import Buffer, Kind, Writer, inside
+from ckptlab.storage.files import Ints, Kind, Writer, inside
 from ckptlab.storage.patience import PATIENCE, patiently
+from ckptlab.storage.spans import SMALL, Kept, Spans
+from ckptlab.storage.upload import Upload, block_for
 
 T = TypeVar("T")
 
@@ -25,9 +26,6 @@ PART = 8 << 20
 """Bytes of one request; what is longer is read in parts, several at a time."""
 
 _AT_ONCE = 8
-_BLOCK = 32 << 20
-# Object stores take 10,000 parts a file.
-_MOST_BLOCKS = 9_000
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
@@ -55,12 +53,15 @@ class FsspecFiles:
         # Only fsspec's asynchronous file systems say that threads may share one.
         self._turn: AbstractContextManager[Any] = nullcontext() if self._fs.async_impl else threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
+        self._spans: dict[str, Spans] = {}
+        self._kept = Kept()
 
     def folder(self, name: str) -> FsspecFiles:
         """The files of a folder under the root, by the same connection."""
         below = copy.copy(self)
         below.root, below._top = self._where(name), self._path(name)
         below.fetched, below._lock, below._pool = 0, threading.Lock(), None
+        below._spans, below._kept = {}, Kept()
         return below
 
     def make(self) -> None:
@@ -102,7 +103,8 @@ class FsspecFiles:
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
         if length <= PART:
-            return self._fetch(name, start, length)
+            near = self._near(name, start, length)
+            return self._fetch(name, start, length) if near is None else near
         # The size says whether there is so much before memory is taken for it.
         self._require(name, start, length)
         whole = bytearray(length)
@@ -114,7 +116,14 @@ class FsspecFiles:
         if not into.nbytes:
             return
         target = into.cast("B")
+        near = self._near(name, start, len(target))
+        if near is not None:
+            target[:] = near
+            return
 
+        self._read_parts(name, start, target)
+
+    def _read_parts(self, name: str, start: int, target: memoryview) -> None:
         def part(at: int) -> None:
             end = min(at + PART, len(target))
             target[at:end] = self._fetch(name, start + at, end - at)
@@ -125,6 +134,11 @@ class FsspecFiles:
         else:
             for _ in self._workers().map(part, parts):
                 pass
+
+    def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
+        """Say which extents of a file will be read; small neighbours are then fetched together, and kept."""
+        with self._lock:
+            self._spans[name] = Spans.of(starts, lengths)
 
     @contextmanager
     def view(self, name: str, start: int = 0, length: int | None = None) -> Iterator[memoryview]:
@@ -142,25 +156,26 @@ class FsspecFiles:
         `size`, if known, lets a file of more than 280 GB be sent in parts that are large enough.
         """
         path = self._path(name)
-        block = max(_BLOCK, -(-size // _MOST_BLOCKS))
-        file = self._try("create it", lambda: self._open(path, block), name)
+        self._forget(name)
+        file = self._try("create it", lambda: self._open(path, block_for(size)), name)
+        upload = Upload(file, lambda what, step: self._told(what, step, name))
         try:
-            stream = _Stream(self, name, file)
-            yield stream
-            self._told("write it", lambda: _keep(file), name)
+            yield upload
+            upload.keep()
         except BaseException:
             # What went wrong is more worth telling than that clearing up failed, too.
             with suppress(Exception), self._turn:
-                _drop(file, self._fs, path)
+                upload.drop(lambda: self._fs.rm_file(path))
             raise
-        if (came := self.size(name)) != stream.at:
+        if (came := self.size(name)) != upload.at:
             self.remove(name)
-            raise CorruptError(f"{self._where(name)}: {stream.at} bytes were sent, {came} arrived", [name])
+            raise CorruptError(f"{self._where(name)}: {upload.at} bytes were sent, {came} arrived", [name])
 
     def publish(self, name: str, data: bytes, sync: bool) -> None:
         """Put a whole file in place in one step, over an old one if there is one."""
 
         path = self._path(name)
+        self._forget(name)
 
         def put() -> None:
             if self._fs.async_impl:
@@ -177,6 +192,8 @@ class FsspecFiles:
         """Give a whole file its final name in one step, over an old file; object stores copy it."""
         del sync
         before, after = self._path(old), self._path(new)
+        self._forget(old)
+        self._forget(new)
         if not self._fs.async_impl:
             self._try(f"rename it to {new}", lambda: self._fs.mv(before, after), old)
             return
@@ -186,6 +203,7 @@ class FsspecFiles:
     def remove(self, name: str) -> None:
         """Delete a file; nothing happens if there is none."""
         path = self._path(name)
+        self._forget(name)
 
         def remove() -> None:
             with suppress(FileNotFoundError):
@@ -200,9 +218,11 @@ class FsspecFiles:
                 self._try("delete it", lambda: self._fs.rmdir(self._top), "")
 
     def close(self) -> None:
-        """End the threads that read; reading again starts new ones."""
+        """End the threads that read, and keep nothing; reading again starts new ones."""
         with self._lock:
             pool, self._pool = self._pool, None
+            self._spans = {}
+        self._kept.clear()
         if pool is not None:
             pool.shutdown()
 
@@ -221,6 +241,29 @@ class FsspecFiles:
         named = {entry["name"].removeprefix(below).rstrip("/"): entry for entry in found}
         # A file that has the root's name is listed as itself, a folder's marker as a file without a name.
         return {name: named[name] for name in sorted(named) if name and "/" not in name}
+
+    def _near(self, name: str, start: int, length: int) -> bytes | None:
+        """The bytes out of the span in which they are expected to be read, if they are."""
+        spans = self._spans.get(name)
+        around = spans.around(start, length) if spans and 0 < length <= SMALL else None
+        if around is None:
+            return None
+        low, high = around
+        try:
+            span = self._kept.get((spans, low), lambda: self._span(name, low, high - low))
+        except CorruptError:
+            # Those who ask for what is not there are to hear of it in their own numbers.
+            return None
+        return span[start - low : start - low + length]
+
+    def _forget(self, name: str) -> None:
+        with self._lock:
+            self._spans.pop(name, None)
+
+    def _span(self, name: str, start: int, length: int) -> bytes:
+        whole = bytearray(length)
+        self._read_parts(name, start, memoryview(whole))
+        return bytes(whole)
 
     def _fetch(self, name: str, start: int, length: int) -> bytes:
         if min(start, length) < 0:
@@ -294,29 +337,6 @@ class FsspecFiles:
         return f"FsspecFiles({self.root!r})"
 
 
-class _Stream:
-    """A file that is written from its beginning to its end."""
-
-    def __init__(self, files: FsspecFiles, name: str, file: Any) -> None:
-        self._files, self._name, self._file, self.at = files, name, file, 0
-        self._lock = threading.Lock()
-
-    def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        with self._lock:
-            assert offset == self.at, f"byte {offset} of a stream that stands at byte {self.at}"
-            for buffer in buffers:
-                view = memoryview(buffer).cast("B")
-                for start in range(0, len(view), _BLOCK):
-                    self._write(view[start : start + _BLOCK])
-                self.at += len(view)
-
-    def _write(self, data: memoryview) -> None:
-        self._files._told(f"write byte {self.at}", lambda: self._file.write(data), self._name)
-
-    def sync(self) -> None:
-        """Nothing to do: a far file is there, and lasts, when it is whole, and not before."""
-
-
 def _connect(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     """The file system of a URL, with no memory of listings, and the path of the URL in it."""
     scheme = url.split("://", 1)[0]
@@ -330,25 +350,6 @@ def _connect(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     except (ValueError, TypeError) as error:
         raise PathError(f"{url}: cannot be opened: {error}", [url]) from error
     return found
-
-
-def _keep(file: Any) -> None:
-    file.close()
-    if hasattr(file, "commit"):
-        file.commit()
-
-
-def _drop(file: Any, fs: Any, path: str) -> None:
-    """Let go of a file that is not to appear."""
-    if isinstance(file, AbstractBufferedFile):
-        file.discard()
-        # Closing would send the rest.
-        file.closed = True
-        return
-    file.close()
-    if hasattr(file, "discard"):
-        file.discard()
-    fs.rm_file(path)
 
 
 def _kind(entry: Mapping[str, Any]) -> Kind:

@@ -8,12 +8,13 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from s3server import far, gate, server
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
-from ckptlab.storage import remote as module
+from ckptlab.storage import upload
 from ckptlab.storage.remote import PART, FsspecFiles
 
 __all__ = ["far", "gate", "server"]
@@ -66,7 +67,7 @@ def test_what_is_streamed_is_read_back(files):
 
 
 def test_large_files_go_and_come_in_parts(files, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 5 * MIB)
+    monkeypatch.setattr(upload, "BLOCK", 5 * MIB)
     data = os.urandom(2 * PART + 12345)
     with files.create("a") as out:
         out.write_at(0, [data[:7], memoryview(data)[7 : 11 * MIB]])
@@ -219,7 +220,7 @@ def test_a_root_goes_when_it_is_empty(files):
 
 
 def test_a_block_that_fails_leaves_no_file(files, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 5 * MIB)
+    monkeypatch.setattr(upload, "BLOCK", 5 * MIB)
 
     def write():
         with files.create("a") as out:
@@ -306,6 +307,52 @@ def test_a_long_read_is_parts_at_the_same_time(s3, gate):
     ]
 
 
+def test_small_neighbours_that_are_expected_are_one_request(s3, gate):
+    data = os.urandom(4 * MIB)
+    s3.publish("a", data, sync=False)
+    s3.expect("a", np.array([0, 5000, 3 * MIB, MIB]), np.array([5000, 100, 10, MIB + 1]))
+    gate.clear()
+    assert s3.read("a", 10, 20) == data[10:30]
+    into = bytearray(100)
+    s3.read_into("a", 5000, memoryview(into))
+    assert into == data[5000:5100]
+    with s3.view("a", 4990, 20) as view:
+        assert view == data[4990:5010]
+    assert s3.read("a", 3 * MIB + 2, 5) == data[3 * MIB + 2 : 3 * MIB + 7]
+    assert s3.read("a", MIB, MIB + 1) == data[MIB : 2 * MIB + 1]
+    assert [(r.start, r.sent) for r in gate.asked()] == [(0, 5100), (3 * MIB, 10), (MIB, MIB + 1)]
+    assert s3.fetched == 5100 + 10 + MIB + 1
+    s3.close()
+    s3.read("a", 10, 20)
+    assert gate.asked()[-1].sent == 20
+
+
+def test_what_is_expected_and_not_there_is_told_in_the_readers_numbers(s3):
+    s3.publish("a", bytes(100), sync=False)
+    s3.expect("a", np.array([50, 100]), np.array([50, 50]))
+    with pytest.raises(CorruptError, match="wanted bytes 120 to 130, but it has only 100"):
+        s3.read("a", 120, 10)
+    assert s3.read("a", 60, 10) == bytes(10)
+
+
+def test_what_is_written_anew_is_not_read_from_what_was_kept(s3):
+    expected = np.array([0]), np.array([5])
+    s3.publish("a", b"older", sync=False)
+    s3.expect("a", *expected)
+    assert s3.read("a", 0, 5) == b"older"
+    for name, act in {
+        "publish": lambda: s3.publish("a", b"newer", sync=False),
+        "rename": lambda: (s3.publish("b", b"named", sync=False), s3.rename("b", "a", sync=False)),
+    }.items():
+        act()
+        assert s3.read("a", 0, 5) == {"publish": b"newer", "rename": b"named"}[name]
+        s3.expect("a", *expected)
+        s3.read("a", 0, 5)
+    s3.remove("a")
+    with pytest.raises(CorruptError, match="no such file"):
+        s3.read("a", 0, 5)
+
+
 def test_a_small_file_is_published_by_one_request(s3, gate):
     s3.publish("a", b"whole", sync=True)
     assert [(r.method, r.path.rsplit("/", 1)[1], r.query) for r in gate.requests] == [("PUT", "a", "")]
@@ -362,7 +409,7 @@ def test_a_server_that_says_nothing_is_asked_again(far, gate):
 
 def test_the_parts_of_a_file_are_sent_again(far, gate, monkeypatch):
     monkeypatch.delenv("AWS_MAX_ATTEMPTS")
-    monkeypatch.setattr(module, "_BLOCK", 5 * MIB)
+    monkeypatch.setattr(upload, "BLOCK", 5 * MIB)
     files, data = FsspecFiles(far), os.urandom(11 * MIB)
     failed = gate.fail("500", 2, "PUT", "/a", "partNumber=2")
     with files.create("a") as out:
@@ -436,7 +483,7 @@ def test_an_option_that_is_unknown_is_one_clear_error(gate):
 
 @pytest.mark.parametrize(("query", "fault"), [("partNumber=2", "403"), ("partNumber=1", "reset")])
 def test_an_upload_that_fails_is_given_up(s3, gate, monkeypatch, query, fault):
-    monkeypatch.setattr(module, "_BLOCK", 5 * MIB)
+    monkeypatch.setattr(upload, "BLOCK", 5 * MIB)
     gate.fail(fault, 1000, "PUT", "/a", query)
     with pytest.raises(PathError, match=r"/a: cannot write"), s3.create("a") as out:
         out.write_at(0, [bytes(16 * MIB)])
@@ -455,8 +502,8 @@ def test_an_upload_whose_end_fails_is_given_up(s3, gate):
 def test_an_upload_that_is_killed_leaves_no_file(s3, gate):
     code = (
         "import os, signal, sys\n"
-        "from ckptlab.storage import remote\n"
-        "remote._BLOCK = 5 << 20\n"
+        "from ckptlab.storage import remote, upload\n"
+        "upload.BLOCK = 5 << 20\n"
         "with remote.FsspecFiles(sys.argv[1]).create('a') as out:\n"
         "    out.write_at(0, [bytes(16 << 20)])\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
