@@ -56,5 +56,9 @@ class RankError(CheckpointError):
         self.phase = phase
 
 
+class LostError(RankError):
+    """A rank died, or answers no more: `rank`, the first of those that are gone."""
+
+
 class CancelledError(CheckpointError):
     """The user stopped the run."""

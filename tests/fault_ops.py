@@ -7,10 +7,12 @@ import os
 import resource
 import signal
 import threading
+import time
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 from async_ops import small, there
 from crosswise_ops import cut, full, plain, poisoned
 from engine_ops import failure
@@ -18,6 +20,7 @@ from seed_ops import quiet, same
 
 import ckptlab
 from ckptlab.engine.ranks import Team
+from ckptlab.live.ranks import Context
 
 # ---------------------------------------------------------------- replicas that went apart
 
@@ -264,3 +267,24 @@ def save_too_large_a_file(ctx, path, rank, nbytes):
         return save_too_large(ctx, path, nbytes)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+# ---------------------------------------------------------------- ranks of a job without a driver
+
+
+def lose_a_rank(rank, world, meeting, path, dead, verb, answers):
+    """The program of one rank of a job in which one dies in the middle; how the others saw that, and when.
+
+    Those stay alive afterwards, so that none learns of it by the end of another.
+    """
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", meeting, rank=rank, world_size=world)
+    ctx = Context(rank, world, "cpu", "gloo", print)
+    save_small(ctx, path, 1)
+    dist.barrier()
+    last = len(count_operations(ctx, path, "save")) // 2 if verb != "load" else 5
+    save_small(ctx, path, 1)
+    with operations(path, last if rank == dead else None, _die):
+        failed = failure(lambda: _verb(ctx, path, verb))
+    answers.put((rank, failed))
+    time.sleep(60)

@@ -19,12 +19,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from ckptlab.errors import CheckpointError, RankError
+from ckptlab.engine.lost import Roll
+from ckptlab.errors import CheckpointError, LostError, RankError
 from ckptlab.events import Phase, Trace
 
 T = TypeVar("T")
 
 _TIMEOUT = timedelta(minutes=30)
+_LISTEN = timedelta(seconds=0.5)
 
 _SLOT = 2048
 """Bytes that each rank sends in the one collective by which ranks tell each other of a step."""
@@ -64,7 +66,16 @@ class Team:
             return cls(0, 1, None, (dist.get_rank(),))
         chosen = group or dist.group.WORLD
         ranks = tuple(dist.get_process_group_ranks(chosen))
-        return cls(dist.get_rank(chosen), len(ranks), chosen, ranks)
+        team = cls(dist.get_rank(chosen), len(ranks), chosen, ranks)
+        if team.world > 1 and _ENLISTED.get("in") is not dist.group.WORLD:
+            team.roll.enlist()
+            _ENLISTED["in"] = dist.group.WORLD
+        return team
+
+    @property
+    def roll(self) -> Roll:
+        """Who of these ranks is there."""
+        return Roll(distributed_c10d._get_default_store(), self.global_rank, self.ranks)
 
     def beside(self) -> Team:
         """The same ranks in a gloo group of their own, for a thread that works while this team is in use.
@@ -96,8 +107,23 @@ class Team:
         device = dist.distributed_c10d._get_object_coll_device(self.group)
         mine = torch.frombuffer(bytearray(data[:size].ljust(size, b"\0")), dtype=torch.uint8).to(device)
         every = [torch.empty_like(mine) for _ in range(self.world)]
-        dist.all_gather(every, mine, group=self.group)
+        work = dist.all_gather(every, mine, group=self.group, async_op=True)
+        assert work is not None
+        self._finish(work, _LISTEN if mine.device.type == "cpu" else None)
         return [slot.cpu().numpy().tobytes() for slot in every]
+
+    def _finish(self, work: dist.Work, listen: timedelta | None) -> None:
+        """Wait for a collective, and every `listen` for the news that a rank is lost; then `LostError`."""
+        while True:
+            try:
+                work.wait(listen) if listen else work.wait()
+                return
+            except RuntimeError as error:
+                if not work.is_completed() and not self.roll.called:
+                    continue
+                missing = self.roll.call()
+                first = missing.ranks[0] if missing.ranks else -1
+                raise LostError(str(missing), first, problems=missing.ranks) from error
 
     def from_rank(self, source: int, value: T) -> T:
         """The value that `source`, a rank of the whole job, has, on every rank of the team."""
@@ -146,12 +172,19 @@ class Team:
         if self.world == 1:
             return result, [told(result)]
         now = phase.now if isinstance(phase, Trace) else phase
-        heard = self.gather((_pack(mine, self.global_rank, now), told(result) if mine is None else None))
+        try:
+            heard = self.gather((_pack(mine, self.global_rank, now), told(result) if mine is None else None))
+        except LostError as lost:
+            words = f"{lost} while the others were in phase {now}"
+            raise LostError(words, lost.rank, now, lost.problems) from (mine or lost.__cause__)
         failed = [packed for packed, _ in heard if packed is not None]
         if failed:
             raise _agreed(failed, self.world, one) from mine
         return result, [value for _, value in heard]
 
+
+_ENLISTED: dict[str, Any] = {}
+"""The default group in whose store this process is known."""
 
 _BESIDE: dict[tuple[int, ...], tuple[Any, Team]] = {}
 """Teams beside others, each with the default group of its time: when that is destroyed, they are too."""

@@ -20,7 +20,7 @@ from ckptlab.engine.divergence import check_replicas
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
 from ckptlab.engine.writing import Source, write_files
-from ckptlab.errors import CheckpointError, PathError
+from ckptlab.errors import CheckpointError, LostError, PathError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Extent, Metadata
 from ckptlab.plan.save import plan_save
@@ -144,7 +144,8 @@ def _save(
         team.together(trace, write)
     except Exception as error:
         # Only where all agree: a collective that broke here may have gone well on the rank that publishes.
-        if team.world == 1 or isinstance(error, CheckpointError):
+        agreed_on = isinstance(error, CheckpointError) and not isinstance(error, LostError)
+        if team.world == 1 or agreed_on:
             _clear(files, [source.metadata.files[i] for i in own])
         raise
     team.together(trace, commit)

@@ -10,11 +10,8 @@ from unittest import mock
 import fault_ops as ops
 import pytest
 import torch
-import torch.distributed.checkpoint as stock_dcp
-from crosswise_ops import full
-from faults import agreed
+from faults import agreed, seed_there
 from ranks_fixture import pool
-from seed_ops import quiet, same
 
 import ckptlab
 from ckptlab import open_checkpoint
@@ -26,29 +23,6 @@ from ckptlab.storage.sidecar import layout_file
 @pytest.fixture
 def ranks2():
     return pool(2)
-
-
-def whole(seed):
-    """The small state as one process holds it."""
-    tensors = {"rows": (4, 3), "copies": (5,), "plain": (2, 2)}
-    return {**{fqn: full(f"{fqn} {seed}", shape) for fqn, shape in tensors.items()}, "step": seed}
-
-
-def seed_there(path):
-    """Which of the two states a path holds, whole, for stock DCP and for ckptlab."""
-    found = []
-    for load in (
-        lambda state: ckptlab.load(state, path),
-        lambda state: stock_dcp.load(state, checkpoint_id=path, no_dist=True),
-    ):
-        target = {k: torch.full_like(v, -3) if k != "step" else 0 for k, v in whole(1).items()}
-        with quiet():
-            load(target)
-        equal = [s for s in (1, 2) if all(same(target[k], whole(s)[k]) for k in target if k != "step")]
-        assert equal == [target["step"]], "a mix of two checkpoints"
-        found.append(target["step"])
-    assert found[0] == found[1]
-    return found[0]
 
 
 def clean(path):
