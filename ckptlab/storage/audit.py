@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from textwrap import indent
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError, UnsafeError
 from ckptlab.events import Progress, Trace, silent
@@ -65,7 +66,8 @@ class Audit:
             lines.append(
                 f"  no crc is stored for {self.unchecked:,} of them: they are there, no more is known"
             )
-        return "\n".join([*lines, *(f"  {finding}" for finding in self.findings)])
+        told = (indent(str(finding), "  ") for finding in self.findings)
+        return "\n".join([*lines, *told])
 
 
 def audit(

@@ -144,7 +144,8 @@ class Examination:
 
     def _piece(self, what: What, piece: Piece, verdict: Verdict) -> Finding:
         name = self.names[piece.file]
-        return Finding("damage", what, f"{name}: {piece}: {verdict.why}", _RESTORE, name, (piece.key,))
+        remedy = _flipped_back(verdict, piece.start, name) or _RESTORE
+        return Finding("damage", what, f"{name}: {piece}: {verdict.why}", remedy, name, (piece.key,))
 
     def _misplaced(
         self, file: int, size: int, good: Sequence[Piece], wrong: Sequence[tuple[Piece, Verdict]]
@@ -205,7 +206,19 @@ class Examination:
             self.unchecked = len(self.found)
         elif verdict.state != "sound":
             what: What = "crc" if verdict.state == "crc" else "wrapping"
-            yield Finding("damage", what, f"{name}: {verdict.why}", "Restore the file from a copy.", name)
+            remedy = _flipped_back(verdict, 0, name) or "Restore the file from a copy."
+            yield Finding("damage", what, f"{name}: {verdict.why}", remedy, name)
+
+
+def _flipped_back(verdict: Verdict, start: int, name: str) -> str:
+    """What to do if one flipped bit may be all that is wrong; "" if not."""
+    if verdict.bit is None:
+        return ""
+    byte, bit = verdict.bit
+    return (
+        f"If it is a single flipped bit, then bit {bit} of byte {start + byte} of {name}: flip it back and "
+        "verify again. If not, restore the file from a copy; all other keys can be loaded."
+    )
 
 
 def _check(piece: Piece, read: Read, crc: Crc) -> Verdict:

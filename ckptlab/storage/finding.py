@@ -36,7 +36,7 @@ class Finding:
     keys: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.severity:6} {self.what}: {self.detail}. {self.remedy}"
+        return f"{self.severity:6} {self.what}: {self.detail}\n{' ' * 7}{self.remedy}"
 
 
 def count(n: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.storage.archive import Archive, Read, reading_zip
+from ckptlab.storage.bitflip import flipped_bit
 from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import locate
 
@@ -25,6 +26,9 @@ _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _LONG, _LONG_PLACE = b"PK\x06\x06", b"PK\x06\x07"
 _END_LENGTH, _ENDS_LENGTH = 22, 98
 _FLAGS, _FOLDER = 0x808, 0x10
+_ODDS = 20
+"""A bit is told only if it fits by chance in no more than one of so many cases."""
+
 _BLOCK = 1 << 22
 
 
@@ -35,10 +39,13 @@ class Verdict:
     "unchecked": its writer computed no crc. "crc": a record's bytes are not those that its crc was
     computed of. "wrapping": it is no archive, or a record is not where its directory says. "other": a whole
     archive, but of another tensor. "foreign": a whole archive, but not of a tensor that can be read in place.
+    `bit` is a byte, counted from the archive's beginning, and a bit of it that make the crc right if they
+    are flipped back, where one bit may well be all that is wrong.
     """
 
     state: State
     why: str = ""
+    bit: tuple[int, int] | None = None
 
 
 def check_tensor(read: Read, crc: Crc, length: int, dtype: str, shape: tuple[int, ...]) -> Verdict:
@@ -80,8 +87,11 @@ def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
         found = crc(start, record.file_size)
         # A writer that computes no crc (an option of torch.save) leaves zeros.
         if record.CRC not in (0, found):
-            what = f"record {name}, {record.file_size} bytes"
-            return Verdict("crc", f"{what}, has crc {found:08x}, but {record.CRC:08x} was stored with it")
+            size = record.file_size
+            why = f"record {name}, {size} bytes, has crc {found:08x}, but {record.CRC:08x} was stored"
+            by_chance = size * 8 * _ODDS >= 1 << 32
+            place = None if by_chance else flipped_bit(found ^ record.CRC, size)
+            return Verdict("crc", why, (start + place[0], place[1]) if place else None)
         checked |= record.CRC != 0
     return Verdict("sound" if checked else "unchecked", "" if checked else "its writer stored no crc")
 

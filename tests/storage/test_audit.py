@@ -150,15 +150,19 @@ def test_an_opened_checkpoint_will_do(path):
 def test_a_flipped_byte_is_named_by_key_and_place(path, fqn, what):
     file, start, length = place(path, fqn)
     data = file.read_bytes()[start : start + length]
-    flip(file, start + (data.index(b"PK\x07\x08") - 3 if what == "object" else 704 + 5))
+    at = start + (data.index(b"PK\x07\x08") - 3 if what == "object" else 704 + 5)
+    flip(file, at)
     found = audit(path)
     assert whats(found) == [("damage", "crc")]
     [finding] = found.findings
     assert (finding.file, finding.keys) == (file.name, (fqn,))
     assert f"{what} '{fqn}', bytes {start} to {start + length}" in finding.detail
+    assert f"then bit 2 of byte {at} of {file.name}: flip it back" in finding.remedy
     assert not found.whole
     assert found.damaged_keys == (fqn,)
     assert "is DAMAGED: 1 finding, 1 key concerned\n" in repr(found)
+    flip(file, at)
+    assert audit(path).whole
 
 
 def test_the_box_of_a_flipped_byte_is_named(tmp_path):
@@ -389,6 +393,7 @@ def test_a_torch_save_file(tmp_path):
     found = audit(file)
     assert whats(found) == [("damage", "crc")]
     assert "record data/0, 20000 bytes" in found.findings[0].detail
+    assert "then bit 2 of byte" in found.findings[0].remedy
 
 
 def test_a_safetensors_file(tmp_path):

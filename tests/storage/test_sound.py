@@ -71,6 +71,7 @@ def test_a_flip_in_the_elements_names_their_record():
     found = check(bytes(data), "float32", (5,))
     assert found.state == "crc"
     assert found.why.startswith("record data/0, 20 bytes, has crc ")
+    assert found.bit == (data.index(b"\x01", 700), 0)
 
 
 def test_cut_short_or_no_archive_at_all():
