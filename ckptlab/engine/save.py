@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from ckptlab.plan.save import plan_save
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files
-from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_layouts
+from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_sidecar
 from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import gc_paused
 from ckptlab.storage.where import files_at
@@ -130,15 +131,19 @@ def _save(
         extent.length for extent in source.metadata.objects.values() if extent.file in own
     )
 
+    records = []
+
     def write() -> None:
-        with trace.phase("write", total):
+        with trace.phase("write", total), ThreadPoolExecutor(1, "ckptlab-record") as beside:
+            record = beside.submit(_record, files, source.metadata, sync) if team.rank == 0 else None
             write_files(files, own, source, sync, trace)
+            records.append(record.result() if record else b"")
 
     def commit() -> None:
         with trace.phase("commit"):
             trace.check()
             if team.rank == 0:
-                _commit(files, source.metadata, sync)
+                _commit(files, source.metadata, records[0], sync)
 
     try:
         team.together(trace, write)
@@ -146,7 +151,8 @@ def _save(
         # Only where all agree: a collective that broke here may have gone well on the rank that publishes.
         agreed_on = isinstance(error, CheckpointError) and not isinstance(error, LostError)
         if team.world == 1 or agreed_on:
-            _clear(files, [source.metadata.files[i] for i in own])
+            beside = [layout_file(ground.save_id)] if team.rank == 0 else []
+            _clear(files, [source.metadata.files[i] for i in own] + beside)
         raise
     team.together(trace, commit)
     return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds, source.metadata)
@@ -204,11 +210,17 @@ def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground) -> Source:
     return Source(plan, metadata, mine.held, mine.objects)
 
 
-def _commit(files: Files, metadata: Metadata, sync: bool) -> None:
+def _record(files: Files, metadata: Metadata, sync: bool) -> bytes:
+    """The `.metadata` to be, once the file beside it is there, which nobody minds until then."""
+    record = write_metadata(metadata, files.root)
+    files.publish(layout_file(metadata.save_id), write_sidecar(metadata, len(record)), sync)
+    return record
+
+
+def _commit(files: Files, metadata: Metadata, record: bytes, sync: bool) -> None:
     """Publish, then clear what nobody refers to any more."""
-    beside, record = layout_file(metadata.save_id), write_metadata(metadata, files.root)
+    beside = layout_file(metadata.save_id)
     try:
-        files.publish(beside, write_layouts(metadata), sync)
         files.publish(METADATA_FILE, record, sync)
     except Exception:
         if not _published(files, record):

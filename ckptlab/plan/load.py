@@ -116,9 +116,8 @@ def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
             alike[key].append(i)
         else:
             alike[key] = [i]
-    return LoadPlan(
-        tuple(_reads(metadata, wants[asked[0]], np.array(found)[asked], asked) for asked in alike.values())
-    )
+    row = np.array(found, np.int64)
+    return LoadPlan(tuple(_reads(metadata, wants[asked[0]], row[asked], asked) for asked in alike.values()))
 
 
 def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Sequence[int]) -> Reads:

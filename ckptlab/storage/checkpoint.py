@@ -9,16 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.metadata import Metadata
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
 from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SINGLE_FILE, SUFFIX, open_files, open_index
-from ckptlab.storage.sidecar import layout_file, read_layouts
+from ckptlab.storage.sidecar import TAIL, belongs, read_sidecar, sidecars
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
 from ckptlab.storage.where import files_at, is_url, parted
 
@@ -28,6 +28,7 @@ _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,9})\.safetensors")
 _OF_RANK = re.compile(r"shard-\d+-.*\.safetensors")
 _LOOKED_INTO = 50
+_MAPPED = 1 << 20
 
 
 def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Checkpoint:
@@ -110,12 +111,26 @@ def _open_directory(path: str, files: Files, options: dict[str, Any]) -> Checkpo
 
 
 def _open_dcp(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
-    metadata = read_metadata(_whole(files, METADATA_FILE), f"{files.root.rstrip('/')}/{METADATA_FILE}")
-    beside = layout_file(metadata.save_id)
-    if beside in names:
-        layouts = read_layouts(_whole(files, beside), metadata.save_id, metadata)
-        metadata = replace(metadata, layouts=layouts)
+    metadata = _beside(files, names) or read_metadata(
+        _whole(files, METADATA_FILE), f"{files.root.rstrip('/')}/{METADATA_FILE}"
+    )
     return Checkpoint(path, "dcp", metadata, files)
+
+
+def _beside(files: Files, names: Sequence[str]) -> Metadata | None:
+    """What the file beside `.metadata` says, if there is one that belongs to it."""
+    there = sidecars(names)
+    if not there:
+        return None
+    size = files.size(METADATA_FILE)
+    tail = files.read(METADATA_FILE, max(0, size - TAIL), min(size, TAIL))
+    for name in (name for name in there if belongs(name, tail)):
+        with files.view(name) as view:
+            # Much is left in the file until it is looked at; little is better in memory.
+            found = read_sidecar(view if len(view) > _MAPPED else bytes(view), name, size)
+        if found is not None:
+            return found
+    return None
 
 
 def _whole(files: Files, name: str) -> bytes:

@@ -129,8 +129,9 @@ class _Reader:
         self._where = where
         self._tensors: list[Tensor] = []
         self._rows: dict[str, int] = {}
-        self._first, self._corner = array("q", [0]), array("q", [0])
+        self._first, self._corner = array("q", [0]), array("q")
         self._offsets, self._shapes, self._limits = array("q"), array("q"), array("q")
+        self._boxes: dict[tuple[bytes, ...], int] = {}
         self._files: dict[str, int] = {}
         self._file, self._start, self._length = array("i"), array("q"), array("q")
         self._objects: dict[str, Extent | None] = {}
@@ -194,14 +195,21 @@ class _Reader:
         ndim, chunks = len(tensor.shape), entry.chunks
         if type(chunks) is not list:
             self._fail("has no list of chunks", fqn)
+        offsets, shapes = array("q"), array("q")
         for chunk in chunks:
             if type(chunk) is not _Chunk or not len(chunk.offsets) == len(chunk.sizes) == ndim:
                 self._fail(f"has a chunk that does not fit its shape {list(tensor.shape)}", fqn)
-            self._offsets.extend(chunk.offsets)
-            self._shapes.extend(chunk.sizes)
-        self._limits.extend(tensor.shape * len(chunks))
+            offsets.extend(chunk.offsets)
+            shapes.extend(chunk.sizes)
         self._first.append(self._first[-1] + len(chunks))
-        self._corner.append(len(self._offsets))
+        limits = array("q", tensor.shape)
+        # Tensors cut alike share their boxes.
+        key = (offsets.tobytes(), shapes.tobytes(), limits.tobytes())
+        self._corner.append(self._boxes.setdefault(key, len(self._offsets)))
+        if self._corner[-1] == len(self._offsets):
+            self._offsets.extend(offsets)
+            self._shapes.extend(shapes)
+            self._limits.extend(limits * len(chunks))
 
     def _dtype(self, fqn: str, properties: object) -> str:
         state = properties.state if type(properties) is _Properties else None
@@ -224,10 +232,11 @@ class _Reader:
         bad = np.flatnonzero((offsets < 0) | (shapes < 0) | (offsets > limits - np.maximum(shapes, 0)))
         if not len(bad):
             return
-        row = int(np.searchsorted(self._corner, bad[0], side="right")) - 1
-        tensor = self._tensors[row]
-        ndim = len(tensor.shape)
-        low = int(bad[0]) - (int(bad[0]) - self._corner[row]) % ndim
+        for tensor, corner, chunks in zip(self._tensors, self._corner, np.diff(self._first), strict=True):
+            ndim = len(tensor.shape)
+            if corner <= bad[0] < corner + chunks * ndim:
+                break
+        low = int(bad[0]) - (int(bad[0]) - corner) % ndim
         offset, shape = self._offsets[low : low + ndim].tolist(), self._shapes[low : low + ndim].tolist()
         self._fail(
             f"has a chunk of shape {shape} at {offset}, outside its shape {list(tensor.shape)}", tensor.fqn

@@ -64,7 +64,7 @@ class Template:
         return len(self.before) + self.nbytes + self._crc_at[0]
 
     def filled(self, payloads: Rows) -> Rows:
-        """Whole chunks, one a row, `(n, length)`, for payloads of `nbytes` each, `(n, nbytes)`; both uint8."""
+        """Whole chunks, one a row, `(n, length)`, for payloads, `(n, nbytes)`; both uint8."""
         chunks = np.empty((len(payloads), self.length), np.uint8)
         split = len(self.before)
         chunks[:, :split] = np.frombuffer(self.before, np.uint8)

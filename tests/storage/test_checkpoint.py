@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ckptlab.errors import CheckpointError, CorruptError, PathError, UnsafeError
 from ckptlab.layout import Layout
 from ckptlab.storage.checkpoint import FileProblem, open_checkpoint
-from ckptlab.storage.sidecar import layout_file, write_layouts
+from ckptlab.storage.sidecar import layout_file, write_sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -49,7 +49,8 @@ def test_recorded_layouts(saved):
     layout = Layout.parse("replicate=2,shard=2", "Replicate, Shard(0)")
     plain = open_checkpoint(saved).metadata
     beside = saved / layout_file(plain.save_id)
-    beside.write_bytes(write_layouts(replace(plain, layouts={"model.w": layout})))
+    record = (saved / ".metadata").stat().st_size
+    beside.write_bytes(write_sidecar(replace(plain, layouts={"model.w": layout}), record))
     checkpoint = open_checkpoint(saved)
     assert checkpoint.metadata.layouts == {"model.w": layout}
     assert f"  {layout!r} for 1 tensor\n" in repr(checkpoint)

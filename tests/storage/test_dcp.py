@@ -343,9 +343,9 @@ def test_half_a_million_chunks_are_a_few_arrays():
     many = tensors * cut
     columns = Chunks(
         np.arange(tensors + 1) * cut,
-        np.arange(tensors + 1) * cut * 2,
-        np.tile(offsets.ravel(), tensors),
-        np.tile(np.array([7, 64]), many),
+        np.zeros(tensors, np.int64),
+        offsets.ravel(),
+        np.tile(np.array([7, 64]), cut),
         (np.arange(many) % cut).astype(np.int32),
         np.arange(many) * 1500,
         np.full(many, 1500),
@@ -363,7 +363,10 @@ def test_half_a_million_chunks_are_a_few_arrays():
         assert np.array_equal(column, getattr(columns, field.name))
         assert column.base is None
         held += column.nbytes
-    assert held == 500_000 * (2 * 8 + 2 * 8 + 4 + 8 + 8) + 2 * (tensors + 1) * 8
+    boxes = cut * (2 * 8 + 2 * 8)
+    assert held == 500_000 * (4 + 8 + 8) + boxes + (2 * tensors + 1) * 8, (
+        "tensors cut alike share their boxes"
+    )
 
 
 # ---------------------------------------------------------------- names

@@ -1,92 +1,172 @@
+"""The file beside `.metadata`: it gives back all that was saved, or counts as none."""
+
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from plan_cases import layouts, tensors
 
+from ckptlab import open_checkpoint
 from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
-from ckptlab.metadata import ChunkColumns, Metadata, Tensor
-from ckptlab.storage.sidecar import read_layouts, write_layouts
+from ckptlab.metadata import Extent, Tensor
+from ckptlab.plan.metadata_of import metadata_of
+from ckptlab.storage.sidecar import belongs, layout_file, read_sidecar, sidecars, write_sidecar
+from ckptlab.storage.template import crc32
 
 HSDP = Layout(Mesh((2, 2), ("replicate", "shard")), (Replicate(), Shard(0)))
 TP = Layout(Mesh((2, 3), ranks=(9, 8, 7, 1, 2, 3)), (StridedShard(0, split_factor=3), Shard(0)))
+NAME = layout_file("an-id-of-a-save")
 
 
-def metadata(save_id="one", layouts=None):
-    shapes = {"a": (4, 4), "b": (6,), "c": (8, 2), "s": ()}
-    columns = ChunkColumns().build()
-    tensors = tuple(Tensor(fqn, "float32", shape) for fqn, shape in shapes.items())
-    chunks = columns.__class__(
-        np.zeros(5, np.int64), np.zeros(5, np.int64), columns.offsets, columns.shapes, columns.file,
-        columns.start, columns.length,
-    )  # fmt: skip
-    return Metadata(tensors, chunks, (), (), layouts=layouts or {}, save_id=save_id)
+def sample(some=None, layout=HSDP):
+    some = some or [
+        Tensor("a", "float32", (4, 4)),
+        Tensor("b.c", "int8", (6,)),
+        Tensor("d", "float32", (4, 4)),
+    ]
+    made = metadata_of(some, layout)
+    return replace(
+        made,
+        files=tuple(f"__{i}_0.distcp" for i in range(len(made.files))),
+        objects={"step": Extent(0, 99, 7)},
+        paths={t.fqn: (t.fqn,) for t in some} | {"b.c": ("b", "c"), "step": ("step",)},
+        save_id="an-id-of-a-save",
+    )
 
 
-LAYOUTS = {"a": HSDP, "b": TP, "c": HSDP}
+def assert_same(found, wanted):
+    for field in ("tensors", "files", "writers", "objects", "paths", "layouts", "save_id"):
+        assert getattr(found, field) == getattr(wanted, field), field
+    for field in ("first", "corner", "offsets", "shapes", "file", "start", "length"):
+        assert getattr(found.chunks, field).tolist() == getattr(wanted.chunks, field).tolist(), field
 
 
-def test_layouts_come_back():
-    data = write_layouts(metadata(layouts=LAYOUTS))
-    assert read_layouts(data, "one", metadata()) == LAYOUTS
-    assert len(json.loads(data)["layouts"]) == 2
+def test_all_comes_back():
+    wanted = replace(sample(), layouts={"a": TP, "d": HSDP})
+    assert_same(read_sidecar(write_sidecar(wanted, 1234), NAME, 1234), wanted)
 
 
-@pytest.mark.parametrize("save_id", ["two", None, ""])
-def test_of_another_save_counts_as_none(save_id):
-    assert read_layouts(write_layouts(metadata(layouts=LAYOUTS)), save_id, metadata()) == {}
+@settings(max_examples=100, deadline=None)
+@given(tensors(), layouts())
+def test_any_checkpoint_comes_back(some, layout):
+    wanted = sample(some, layout)
+    wanted = replace(wanted, paths={**dict.fromkeys([t.fqn for t in some], ("x", 1)), "step": ("step",)})
+    assert_same(read_sidecar(write_sidecar(wanted, 1), NAME, 1), wanted)
 
 
-def test_without_an_id_it_counts_as_none():
-    assert read_layouts(write_layouts(metadata(None, LAYOUTS)), None, metadata(None)) == {}
+def test_a_key_without_a_path_stays_without():
+    wanted = replace(sample(), paths={"a": ("a",)})
+    assert read_sidecar(write_sidecar(wanted, 1), NAME, 1).paths == {"a": ("a",)}
 
 
-def test_what_does_not_fit_is_left_out():
-    data = write_layouts(metadata(layouts={"s": HSDP, "a": HSDP, "nobody": HSDP}))
-    assert read_layouts(data, "one", metadata()) == {"a": HSDP}
+def test_of_another_save_or_another_record_counts_as_none():
+    data = write_sidecar(sample(), 1234)
+    assert read_sidecar(data, layout_file("another-save-id"), 1234) is None
+    assert read_sidecar(data, NAME, 1235) is None
+    assert read_sidecar(data, NAME, 1234) is not None
 
 
-def one(shape=(2,), placements="R", tensors=("a",)):
-    return {
-        "mesh": {"shape": shape, "axes": ["x"], "ranks": []},
-        "placements": placements,
-        "tensors": tensors,
-    }
+def test_which_may_belong():
+    assert sidecars([NAME, ".metadata", "__0_0.distcp", ".ckptlab-x.json"]) == [NAME]
+    assert belongs(NAME, b"...an-id-of-a-save...")
+    assert not belongs(NAME, b"...another-id...")
+    assert not belongs(layout_file(""), b"anything")
 
 
-def test_one_is_sound():
-    top = json.loads(write_layouts(metadata())) | {"layouts": [one()]}
-    assert set(read_layouts(json.dumps(top).encode(), "one", metadata())) == {"a"}
+def changed(change):
+    """The sidecar with something else in its header, and a crc that says that all is well."""
+    data = write_sidecar(sample(), 1)
+    length = int.from_bytes(data[8:16], "little")
+    head = json.loads(data[24 : 24 + length])
+    change(head)
+    header = json.dumps(head).encode()
+    body = header + bytes(-len(header) % 8) + data[24 + length + -length % 8 :]
+    return data[:8] + len(header).to_bytes(8, "little") + crc32(body).to_bytes(4, "little") + bytes(4) + body
+
+
+def test_what_is_changed_to_the_same_is_read():
+    assert read_sidecar(changed(lambda head: None), NAME, 1) is not None
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
-        {"layouts": 3},
-        {"layouts": [one(shape=[0])]},
-        {"layouts": [one(shape=["q"])]},
-        {"layouts": [one(shape=[1 << 60])]},
-        {"layouts": [one(placements="Q")]},
-        {"layouts": [one(placements=7)]},
-        {"layouts": [one(tensors=[[]])]},
+        lambda head: head.update(names=head["names"][:-1]),
+        lambda head: head.update(names=["a"] * 3),
+        lambda head: head.update(kinds=head["kinds"][:-1]),
+        lambda head: head["kinds"][0].__setitem__(0, "float1"),
+        lambda head: head["kinds"][0].__setitem__(1, [2, 4]),
+        lambda head: head["kinds"][0].__setitem__(1, [-4, 4]),
+        lambda head: head["kinds"][0].__setitem__(1, [1 << 40, 1 << 40]),
+        lambda head: head.update(files=head["files"][:1]),
+        lambda head: head["files"].__setitem__(0, "../secret"),
+        lambda head: head["objects"].update(step=[9, 0, 0]),
+        lambda head: head["objects"].update(step=[0, -1, 0]),
+        lambda head: head["layouts"][0]["mesh"].update(shape=[0]),
+        lambda head: head["layouts"][0]["mesh"].update(shape=[1 << 60]),
+        lambda head: head["layouts"][0].update(placements="Q"),
+        lambda head: head["lengths"].__setitem__(0, -1),
+        lambda head: head["lengths"].__setitem__(8, 1 << 40),
+        lambda head: head["lengths"].__setitem__(6, 1),
+        lambda head: head["paths"].update(a=3),
+        lambda head: head["paths"].update(a=[[]]),
+        lambda head: head.pop("paths"),
     ],
 )
-def test_damaged_counts_as_none(change):
-    top = json.loads(write_layouts(metadata(layouts=LAYOUTS))) | change
-    assert read_layouts(json.dumps(top).encode(), "one", metadata()) == {}
+def test_what_contradicts_itself_counts_as_none(change):
+    assert read_sidecar(changed(change), NAME, 1) is None
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b"{}"])
-def test_no_json_counts_as_none(data):
-    assert read_layouts(data, "one", metadata()) == {}
+def column(wanted, name, at, value):
+    array = getattr(wanted.chunks, name).copy()
+    array[at] = value
+    return replace(wanted, chunks=replace(wanted.chunks, **{name: array}))
 
 
+@pytest.mark.parametrize(
+    ("name", "at", "value"),
+    [
+        ("first", 0, 1), ("first", 1, 99), ("first", -1, 0), ("corner", 0, -1), ("corner", 1, 1 << 40),
+        ("offsets", 0, -1), ("offsets", 0, 4), ("shapes", 0, 5), ("shapes", 0, -1), ("file", 0, 4),
+        ("file", 0, -1), ("start", 0, -1), ("length", 0, -1), ("start", 0, (1 << 63) - 1),
+    ],
+)  # fmt: skip
+def test_columns_that_lie_count_as_none(name, at, value):
+    assert read_sidecar(write_sidecar(column(sample(), name, at, value), 1), NAME, 1) is None
+
+
+@pytest.mark.parametrize("data", [b"", b"ckptlab1", b"{}", bytes(24), b"ckptlab1" + bytes(16), bytes(1000)])
+def test_something_else_counts_as_none(data):
+    assert read_sidecar(data, NAME, 1) is None
+
+
+@settings(deadline=None)
 @given(st.data())
-def test_any_cut_or_flip_never_raises(data):
-    whole = bytearray(write_layouts(metadata(layouts=LAYOUTS)))
-    at = data.draw(st.integers(0, len(whole) - 1))
+def test_any_cut_or_flip_counts_as_none(data):
+    whole = bytearray(write_sidecar(sample(), 1))
+    at = data.draw(st.integers(0, len(whole) - 1).filter(lambda i: not 20 <= i < 24))
+    assert read_sidecar(bytes(whole[:at]), NAME, 1) is None
     whole[at] ^= data.draw(st.integers(1, 255))
-    read_layouts(bytes(whole), "one", metadata())
-    assert read_layouts(bytes(whole[:at]), "one", metadata()) == {}
+    assert read_sidecar(bytes(whole), NAME, 1) is None
+
+
+def test_columns_are_views_of_what_was_mapped():
+    data = write_sidecar(sample(), 1)
+    found = read_sidecar(memoryview(data), NAME, 1)
+    assert np.shares_memory(found.chunks.start, np.frombuffer(data, np.uint8))
+
+
+def test_a_checkpoint_opens_the_same_with_and_without(tmp_path):
+    import torch
+
+    from ckptlab import save
+
+    save({"model": {"w": torch.ones(4, 3), "b": [torch.ones(2), {"c": 1}]}, "step": 3}, tmp_path)
+    beside = tmp_path / layout_file(open_checkpoint(tmp_path).metadata.save_id)
+    with_it = open_checkpoint(tmp_path).metadata
+    beside.unlink()
+    without = open_checkpoint(tmp_path).metadata
+    assert_same(replace(with_it, layouts={}), without)
