@@ -97,6 +97,11 @@ def test_the_state_of_numpy_s_random_numbers():
     assert found[2:] == state[2:]
 
 
+def test_what_was_made_without_its_arguments_being_taken_is_written_so():
+    for code in (b"cargparse\nNamespace\n)\x81}b", b"cargparse\nNamespace\n)R"):
+        assert pickled(restricted_load(b"\x80\x02" + code + b".", FAITHFUL, "here")) == code
+
+
 def test_what_is_kept_is_not_run():
     out = io.BytesIO()
     torch.save(bytearray(b"abc"), out)
