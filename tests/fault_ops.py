@@ -288,3 +288,35 @@ def lose_a_rank(rank, world, meeting, path, dead, verb, answers):
         failed = failure(lambda: _verb(ctx, path, verb))
     answers.put((rank, failed))
     time.sleep(60)
+
+
+# ---------------------------------------------------------------- keys that only some ranks have
+
+
+def saved_without(ctx, path, rank, key):
+    """A save in which one rank lacks a key: how it failed, if so, and what is there then."""
+    save_small(ctx, path, 1)
+    state = small(ctx, 2)
+    if ctx.rank == rank:
+        del state[key]
+    failed = _outcome(lambda: ckptlab.save(state, path))
+    return failed, there(ctx, path)
+
+
+def loaded_without(ctx, path, rank, strict):
+    """A load in which one rank asks for half of the keys, the other for the rest; what is filled."""
+    save_small(ctx, path, 1)
+    half = ["rows", "step"] if ctx.rank == rank else ["copies", "plain"]
+    target = {key: value for key, value in small(ctx, 3).items() if key in half}
+    report = ckptlab.load(target, path, strict=strict)
+    wanted = {key: value for key, value in small(ctx, 1).items() if key in half}
+    return plain(target) == plain(wanted), sorted(report.loaded), report.unexpected
+
+
+def loaded_with_more(ctx, path, rank):
+    """A load in which one rank asks for a key that the checkpoint has not; whether any target changed."""
+    save_small(ctx, path, 1)
+    target = {**small(ctx, 3), **({"more": torch.ones(2)} if ctx.rank == rank else {})}
+    failed = failure(lambda: ckptlab.load(target, path))
+    target.pop("more", None)
+    return failed, plain(target) == plain(small(ctx, 3))

@@ -100,18 +100,20 @@ def load(
     ready: list[_Ready] = []
     with ExitStack() as opened:
 
-        def prepare() -> Sequence[Mismatch]:
+        def prepare() -> tuple[Sequence[Mismatch], bool]:
             with trace.phase("metadata"):
                 checkpoint = _open(path, rename)
             with trace.phase("plan"), gc_paused():
                 target = _target(state_dict, checkpoint.metadata, keys, device, team)
                 targets.append(target)
-                if not _errors(target.found, strict, dtype):
+                # Keys that this rank does not ask for may be asked for by another.
+                if not _errors([m for m in target.found if m.kind != "unexpected"], strict, dtype):
                     source = opened.enter_context(Source(checkpoint, trace, measure=dtype == "narrow"))
                     ready.append(_make_ready(checkpoint, target, source))
-            return target.found
+            return target.found, bool(target.fitting)
 
-        found = _agree(team.tell(trace, prepare))
+        told = team.tell(trace, prepare)
+        found = _agree([theirs for theirs, _ in told])
         refuse(os.fspath(path), _errors(found, strict, dtype))
         (target,), (it,) = targets, ready
 
@@ -130,12 +132,13 @@ def load(
     team.together(trace, commit)
     # Last of all: where warnings are errors, the other ranks must not be left waiting.
     _say_losses(it.source.lost, target)
-    missing = {m.fqn for m in target.found if m.kind == "missing"}
+    if not any(some for _, some in told):
+        _say_nothing_was_loaded(target, it.source.metadata)
     return LoadReport(
         os.fspath(path),
         team.rank,
-        tuple(key for key in target.keys if key not in missing),
-        tuple(sorted(missing)),
+        target.fitting,
+        tuple(sorted(target.missing)),
         tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
         it.source.counts.nbytes,
         it.source.counts.reads,
@@ -154,6 +157,17 @@ class _Target:
     held: Mapping[str, Held]
     made: Mapping[str, torch.Tensor]
     found: Sequence[Mismatch]
+
+    @property
+    def missing(self) -> set[str]:
+        """The keys that the checkpoint has not."""
+        return {m.fqn for m in self.found if m.kind == "missing"}
+
+    @property
+    def fitting(self) -> tuple[str, ...]:
+        """The keys that the checkpoint has."""
+        missing = self.missing
+        return tuple(key for key in self.keys if key not in missing)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +226,7 @@ def _errors(found: Sequence[Mismatch], strict: bool | Literal["both"], dtype: st
 
 def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:
     """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
-    missing = {m.fqn for m in target.found if m.kind == "missing"}
-    keys = [fqn for fqn in target.keys if fqn not in missing]
+    keys = target.fitting
     held = [target.held[fqn] for fqn in keys if fqn in target.held]
     plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
     _files_there(checkpoint, plan)
@@ -244,6 +257,18 @@ def _fill(it: _Ready, verify: bool, threads: int) -> None:
 def _threads(team: Team) -> int:
     """How many reads at once if nobody said: one, unless a single rank has the cores alone."""
     return min(2, os.cpu_count() or 1) if team.world == 1 else 1
+
+
+def _say_nothing_was_loaded(target: _Target, metadata: Metadata) -> None:
+    there = [*metadata.rows, *metadata.objects]
+    if there:
+        wanted = _some(target.keys) or "none"
+        words = f"nothing was loaded: the target's keys are {wanted}, the checkpoint's {_some(there)}"
+        warnings.warn(words, stacklevel=3)
+
+
+def _some(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _say_losses(lost: Mapping[str, Lost], target: _Target) -> None:

@@ -89,7 +89,9 @@ def test_what_nobody_asks_for_is_reported(path):
 
 
 def test_a_load_of_nothing_says_so(path):
-    report = load({}, path)
+    with pytest.warns(UserWarning, match="nothing was loaded") as caught:
+        report = load({}, path)
+    assert caught[0].filename == __file__
     assert (report.loaded, report.nbytes) == ((), 0)
     assert report.unexpected == ("model.b", "model.w", "step")
 
