@@ -31,6 +31,8 @@ from ckptlab.plan.holding import Holding, everywhere
 
 Path = tuple[str | int, ...]
 
+_NEVER_STATEFUL = (torch.Tensor, dict)
+
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
@@ -87,7 +89,7 @@ def expand(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stateful(value: object) -> TypeGuard[Stateful]:
     # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
-    return not isinstance(value, torch.Tensor | Mapping) and isinstance(value, Stateful)
+    return not isinstance(value, _NEVER_STATEFUL) and isinstance(value, Stateful)
 
 
 def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
@@ -102,19 +104,22 @@ def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
 
 
 def _visit(found: dict[str, Leaf], path: Path, value: Any) -> None:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            _visit(found, (*path, str(key)), inner)
-    elif isinstance(value, list) and _to_enter(value):
-        for i, inner in enumerate(value):
-            _visit(found, (*path, i), inner)
-    else:
-        fqn = ".".join(map(str, path))
-        if fqn in found:
-            raise LayoutError(
-                f"two values of the state_dict are both called {fqn!r}: {found[fqn].path} and {path}"
-            )
-        found[fqn] = Leaf(fqn, path, value)
+    # Tensors first: there are many, and telling that one is no mapping takes long.
+    if not isinstance(value, torch.Tensor):
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                _visit(found, (*path, str(key)), inner)
+            return
+        if isinstance(value, list) and _to_enter(value):
+            for i, inner in enumerate(value):
+                _visit(found, (*path, i), inner)
+            return
+    fqn = ".".join(map(str, path))
+    if fqn in found:
+        raise LayoutError(
+            f"two values of the state_dict are both called {fqn!r}: {found[fqn].path} and {path}"
+        )
+    found[fqn] = Leaf(fqn, path, value)
 
 
 def _to_enter(value: list[Any]) -> bool:

@@ -18,13 +18,6 @@ Kind = Literal["missing", "unexpected", "shape", "dtype", "type"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a target holds under a key: a tensor, or an object (`tensor` is None)."""
-
-    tensor: Tensor | None
-
-
-@dataclass(frozen=True)
 class Mismatch:
     """One thing that does not fit. `stored` and `wanted` are in words; `remedy` says what to do."""
 
@@ -38,8 +31,10 @@ class Mismatch:
         return f"{self.kind:10} {self.fqn}: checkpoint {self.stored}, target {self.wanted}. {self.remedy}"
 
 
-def check(metadata: Metadata, target: Mapping[str, Wanted]) -> tuple[Mismatch, ...]:
+def check(metadata: Metadata, target: Mapping[str, Tensor | None]) -> tuple[Mismatch, ...]:
     """Every key that does not fit, in the target's order, then what the target does not ask for.
+
+    `target` has a tensor under each of its keys, or None for an object.
 
     `unexpected` findings are of keys that the checkpoint has and the target has not: a load
     leaves them aside, as stock does.
@@ -47,28 +42,30 @@ def check(metadata: Metadata, target: Mapping[str, Wanted]) -> tuple[Mismatch, .
     >>> from ckptlab.layout import Layout
     >>> from ckptlab.plan.metadata_of import metadata_of
     >>> saved = metadata_of([Tensor("w", "float32", (4, 4))], Layout.parse("2", "Shard(0)"))
-    >>> [m.kind for m in check(saved, {"w": Wanted(Tensor("w", "float32", (4, 5)))})]
+    >>> [m.kind for m in check(saved, {"w": Tensor("w", "float32", (4, 5))})]
     ['shape']
     """
-    found = []
+    found: list[Mismatch] = []
+    rows, tensors = metadata.rows, metadata.tensors
     for fqn, wanted in target.items():
-        if fqn in metadata.rows:
-            found += _fit(metadata.tensors[metadata.rows[fqn]], wanted.tensor)
+        row = rows.get(fqn)
+        if row is not None:
+            stored = tensors[row]
+            if wanted is None or stored.shape != wanted.shape or stored.dtype != wanted.dtype:
+                found += _fit(stored, wanted)
         elif fqn in metadata.objects:
-            if wanted.tensor is not None:
+            if wanted is not None:
                 found.append(
-                    Mismatch(
-                        "type", fqn, "object", _say(wanted.tensor), "Load it as an object, not a tensor."
-                    )
+                    Mismatch("type", fqn, "object", _say(wanted), "Load it as an object, not a tensor.")
                 )
         else:
             names = [*metadata.rows, *metadata.objects]
             remedy = f"The checkpoint has no such key{near(fqn, names)}".removesuffix("?") + "."
-            found.append(Mismatch("missing", fqn, "nothing", _say(wanted.tensor), remedy))
+            found.append(Mismatch("missing", fqn, "nothing", _say(wanted), remedy))
     for fqn in [*metadata.rows, *metadata.objects]:
         if fqn not in target:
-            stored = metadata.tensors[metadata.rows[fqn]] if fqn in metadata.rows else None
-            found.append(Mismatch("unexpected", fqn, _say(stored), "nothing", "It stays in the checkpoint."))
+            left = tensors[rows[fqn]] if fqn in rows else None
+            found.append(Mismatch("unexpected", fqn, _say(left), "nothing", "It stays in the checkpoint."))
     return tuple(found)
 
 

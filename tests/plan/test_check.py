@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ckptlab.errors import MismatchError
 from ckptlab.layout import Layout
 from ckptlab.metadata import Extent, Tensor
-from ckptlab.plan.check import Mismatch, Wanted, check, refuse
+from ckptlab.plan.check import Mismatch, check, refuse
 from ckptlab.plan.metadata_of import metadata_of
 
 ROW = Layout.parse("2", "Shard(0)")
@@ -21,7 +21,7 @@ def saved(*tensors, objects=()):
 
 
 def wants(*tensors, objects=()):
-    return {**{t.fqn: Wanted(t) for t in tensors}, **{fqn: Wanted(None) for fqn in objects}}
+    return {**{t.fqn: t for t in tensors}, **dict.fromkeys(objects)}
 
 
 def tensor(fqn, *shape, dtype="float32"):
@@ -51,7 +51,7 @@ def test_every_mismatch_is_named_once(ways):
         if not fqn:
             continue
         fits = STORED[key] if key in STORED and not kinds else ASKED[key][way]
-        target[fqn] = Wanted(fits)
+        target[fqn] = fits
         expected += [(kind, fqn) for kind in kinds]
     found = check(metadata, target)
     assert sorted((m.kind, m.fqn) for m in found) == sorted(expected)
@@ -72,7 +72,7 @@ def test_every_mismatch_is_named_once(ways):
     ],
 )
 def test_the_remedy_tells_the_likely_cause(stored, wanted, words):
-    (found,) = check(saved(stored), {"w": Wanted(wanted)})
+    (found,) = check(saved(stored), {"w": wanted})
     assert words in found.remedy
 
 
