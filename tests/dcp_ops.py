@@ -13,6 +13,7 @@ from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 from torch.futures import Future
 
 import ckptlab.dcp as dcp
+from ckptlab.dcp.format_utils import BroadcastingTorchSaveReader, DynamicMetaLoadPlanner
 
 
 class Memory(dict):
@@ -129,3 +130,43 @@ def _load(target, path, reader=None, planner=None, coordinator_rank=None):
         dcp.load_state_dict(target, reader, coordinator_rank=coordinator_rank, planner=planner)
     else:
         dcp.load(target, storage_reader=reader, planner=planner)
+
+
+def broadcast_load(ctx, path):
+    """Load a torch.save file that the first rank reads: whether all is right, or what was wrong."""
+    target, right = state_on(ctx), state_on(ctx, full=True)
+    del target["n"]
+    try:
+        dcp.load(
+            target,
+            storage_reader=BroadcastingTorchSaveReader(),
+            planner=DynamicMetaLoadPlanner(),
+            checkpoint_id=path,
+        )
+    except dcp.CheckpointException as error:
+        return str(error)
+    return all(torch.equal(target[k].to_local(), right[k].to_local()) for k in "wr")
+
+
+def optimizer_load(ctx, path, foreign):
+    """Save an optimizer's state and load it under the model's sharding: the first moment on this rank."""
+    model = {"p": state_on(ctx, full=True)["w"]}
+    moments = {
+        "state": {"p": {"exp_avg": model["p"] * 3, "step": torch.tensor(7.0)}},
+        "param_groups": [{"lr": 0.1}],
+    }
+    with quiet():
+        dcp.save({"optim": moments, "model": model}, checkpoint_id=path)
+        reader = (Untouched if foreign else dcp.FileSystemReader)(path)
+        loaded = dcp.load_sharded_optimizer_state_dict(model, "optim", reader)["optim"]
+    moment = loaded["state"]["p"]["exp_avg"]
+    own = moment.to_local() if hasattr(moment, "to_local") else moment.local_shards()[0].tensor
+    same = torch.equal(own, model["p"].to_local() * 3)
+    return same, float(loaded["state"]["p"]["step"]), loaded["param_groups"]
+
+
+class Untouched(dcp.FileSystemReader):
+    """A reader of somebody's own."""
+
+    def read_data(self, plan, planner):
+        return super().read_data(plan, planner)

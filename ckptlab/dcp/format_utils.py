@@ -17,12 +17,11 @@ from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner as T
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
-from ckptlab.dcp.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
-from ckptlab.dcp.filesystem import FileSystemReader, FileSystemWriter
-from ckptlab.dcp.state_dict_loader import _load_state_dict
-from ckptlab.dcp.state_dict_saver import save
+from ckptlab.dcp.default_planner import DefaultLoadPlanner
+from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.torchs import rest_of
 from ckptlab.errors import CheckpointError
+from ckptlab.storage.convert import convert
 
 __all__ = [
     "BroadcastingTorchSaveReader",
@@ -70,7 +69,10 @@ class BroadcastingTorchSaveReader(torchs.BroadcastingTorchSaveReader):
             dist.broadcast(whole.contiguous(), src=self.coordinator_rank)
             for item in items[fqn]:
                 piece = planner.resolve_tensor(item).detach()
-                piece.copy_(narrow_tensor_by_index(whole, item.storage_offsets, item.lengths))
+                # The planner counts from the chunk, and takes what this rank holds for one.
+                corner = item.storage_index.offset or (0,) * whole.ndim
+                start = [a + b for a, b in zip(corner, item.storage_offsets, strict=True)]
+                piece.copy_(narrow_tensor_by_index(whole, start, item.lengths))
                 planner.commit_tensor(item, piece)
         done: Future[None] = Future()
         done.set_result(None)
@@ -79,7 +81,8 @@ class BroadcastingTorchSaveReader(torchs.BroadcastingTorchSaveReader):
     def _read(self, planner: TorchsPlanner) -> dict[str, torch.Tensor]:
         """The file's tensors that the planner asks for."""
         assert self.checkpoint_id is not None
-        whole: dict[str, Any] = torch.load(self.checkpoint_id, map_location="cpu", weights_only=True)
+        with harmless():
+            whole: dict[str, Any] = torch.load(self.checkpoint_id, map_location="cpu", weights_only=True)
         if planner.flatten_state_dict:
             whole, _ = flatten_state_dict(whole)
         wrong = [
@@ -102,17 +105,16 @@ def _say(value: object) -> str:
 def dcp_to_torch_save(
     dcp_checkpoint_dir: str | os.PathLike[str], torch_save_path: str | os.PathLike[str]
 ) -> None:
-    """Write the whole of a DCP checkpoint, nested as it was saved, into one `torch.save` file."""
-    whole: dict[str, Any] = {}
-    _load_state_dict(
-        whole, FileSystemReader(dcp_checkpoint_dir), no_dist=True, planner=_EmptyStateDictLoadPlanner()
-    )
-    torch.save(whole, torch_save_path)
+    """Write the whole of a DCP checkpoint, nested as it was saved, into one `torch.save` file.
+
+    As a stream: the whole is never in memory. Raises `CheckpointError` for objects that are not made
+    of plain values.
+    """
+    convert(dcp_checkpoint_dir, torch_save_path, format="torch", overwrite=True)
 
 
 def torch_save_to_dcp(
     torch_save_path: str | os.PathLike[str], dcp_checkpoint_dir: str | os.PathLike[str]
 ) -> None:
-    """Write what a `torch.save` file holds, tensors and plain values, as a DCP checkpoint."""
-    whole = torch.load(torch_save_path, map_location="cpu", weights_only=True)
-    save(whole, storage_writer=FileSystemWriter(dcp_checkpoint_dir), no_dist=True)
+    """Write what a `torch.save` file holds, tensors and plain values, as a DCP checkpoint; as a stream."""
+    convert(torch_save_path, dcp_checkpoint_dir, format="dcp", overwrite=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from torch.distributed.checkpoint import default_planner, filesystem
@@ -22,7 +21,6 @@ from ckptlab.dcp import default_planner as our_planner
 from ckptlab.dcp import filesystem as ours
 from ckptlab.dcp.api import StorageError
 from ckptlab.dcp.filesystem import FileSystemReader, FileSystemWriter
-from ckptlab.storage.dcp import METADATA_FILE
 
 __all__ = ["engine_loads", "engine_saves", "reader_of", "writer_of"]
 
@@ -46,6 +44,8 @@ _AS_MADE: Mapping[type, Mapping[str, Any]] = {
         ours.FileSystemWriter,
         filesystem.FileSystemReader,
         ours.FileSystemReader,
+        remote.FsspecWriter,
+        remote.FsspecReader,
         default_planner.DefaultSavePlanner,
         default_planner.DefaultLoadPlanner,
         our_planner.DefaultLoadPlanner,
@@ -64,11 +64,11 @@ def _as_made(it: object, kinds: Iterable[type]) -> bool:
 
 def engine_saves(writer: StorageWriter, planner: SavePlanner | None) -> bool:
     """Whether the engine does what this writer and this planner say."""
-    if not _as_made(writer, (ours.FileSystemWriter, filesystem.FileSystemWriter)):
+    if not _as_made(writer, (ours.FileSystemWriter, filesystem.FileSystemWriter, remote.FsspecWriter)):
         return False
     assert isinstance(writer, filesystem.FileSystemWriter)
     plain = (
-        type(writer.fs) is filesystem.FileSystem
+        _engine_reaches(writer)
         and writer.single_file_per_rank
         and not writer.transforms.extensions
         and writer.serialization_format is filesystem.SerializationFormat.TORCH_SAVE
@@ -89,10 +89,10 @@ def _engine_plans(planner: SavePlanner) -> bool:
 
 def engine_loads(reader: StorageReader, planner: LoadPlanner | None) -> bool:
     """Whether the engine does what this reader and this planner say."""
-    if not _as_made(reader, (ours.FileSystemReader, filesystem.FileSystemReader)):
+    if not _as_made(reader, (ours.FileSystemReader, filesystem.FileSystemReader, remote.FsspecReader)):
         return False
     assert isinstance(reader, filesystem.FileSystemReader)
-    if type(reader.fs) is not filesystem.FileSystem or not Path(reader.path, METADATA_FILE).exists():
+    if not _engine_reaches(reader) or _by_rank(reader):
         return False
     if planner is None:
         return True
@@ -139,3 +139,17 @@ def _detect(
         f"Cannot detect which storage {checkpoint_id!r} means: it is no local path that can be written, "
         f"and fsspec does not know it. Please specify the {owner}."
     )
+
+
+def _engine_reaches(storage: filesystem.FileSystemWriter | filesystem.FileSystemReader) -> bool:
+    """Whether the engine finds the same files under the storage's path."""
+    kind: type[filesystem.FileSystemBase] = type(storage.fs)
+    # With options of its own, or made by torch's class, which forgets them, a URL may lead elsewhere.
+    plain = getattr(storage, "options", None) == {}
+    return kind is filesystem.FileSystem or (kind is remote.FileSystem and plain)
+
+
+def _by_rank(reader: filesystem.FileSystemReader) -> bool:
+    """Whether each rank saved for itself, into files that only torch's protocol reads."""
+    there = [reader.fs.exists(reader._get_metadata_path(rank)) for rank in (None, 0)]
+    return there == [False, True]
