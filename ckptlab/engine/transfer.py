@@ -34,6 +34,9 @@ from ckptlab.storage.torch_save import Payload, locate, plain, stored_crc
 
 _BLOCK = 1 << 20
 _SMALL = 32 << 10
+FAR_READS = 8
+"""Reads of far files under way at once."""
+
 _FEW = 4
 
 
@@ -199,9 +202,17 @@ class Source:
                 usual[ones] = (self._rows_of(file, starts, len(head)) == head).all(axis=1)
             else:
                 name = self.metadata.files[file]
-                usual[ones] = [self.files.read(name, at, len(head)) == known.before for at in starts.tolist()]
+                heads = self._several(name, starts.tolist(), len(head))
+                usual[ones] = [found == known.before for found in heads]
         self.counts.header_bytes += len(head) * len(likely)
         return usual
+
+    def _several(self, name: str, starts: Sequence[int], length: int) -> list[bytes]:
+        """`length` bytes from each start, several at once where each read has to wait."""
+        if self.files.mapped or len(starts) == 1:
+            return [self.files.read(name, at, length) for at in starts]
+        with ThreadPoolExecutor(FAR_READS, "ckptlab-read") as pool:
+            return list(pool.map(lambda at: self.files.read(name, at, length), starts))
 
     def _rows_of(self, file: int, starts: Ints, width: int) -> Bytes:
         """`width` bytes from each start, `(n, width)`; a view where the starts are evenly spaced."""
@@ -345,8 +356,9 @@ class Source:
             self.files.read_into(name, start, into)
             return None
         crc = 0
-        for at in range(0, len(into), _BLOCK):
-            block = into[at : at + _BLOCK]
+        step = _BLOCK if self.files.mapped else max(1, len(into))
+        for at in range(0, len(into), step):
+            block = into[at : at + step]
             self.files.read_into(name, start + at, block)
             # Taken while the block is in the cache.
             crc = crc32(block, crc)

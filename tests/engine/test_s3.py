@@ -65,6 +65,20 @@ def test_one_process_saves_loads_opens_and_slices(far, gate):
     assert opened.check_files() == []
 
 
+def test_many_small_tensors_come_in_few_requests(far, gate):
+    tensors = {f"w{i}": torch.randn(3 + i % 5, 4) for i in range(200)} | {"large": torch.randn(1 << 19)}
+    objects = {f"o{i}": i for i in range(20)}
+    ckptlab.save({**tensors, **objects}, far)
+    target = {key: torch.zeros_like(tensor) for key, tensor in tensors.items()} | dict.fromkeys(objects)
+    gate.clear()
+    ckptlab.load(target, far)
+    assert all(torch.equal(tensor, target[key]) for key, tensor in tensors.items())
+    assert {key: target[key] for key in objects} == objects
+    assert len(gate.asked(".distcp")) <= 6
+    # What lies between them is fetched, too, and nothing twice.
+    assert data(gate) <= sum(n for name, n in files_at(far).sizes().items() if name.endswith(".distcp"))
+
+
 def test_a_column_of_a_far_tensor_is_cut_out_of_one_read(far):
     state = {"w": torch.randn(64, 64)}
     ckptlab.save(state, far)
