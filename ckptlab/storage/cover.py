@@ -146,6 +146,25 @@ def gaps(found: Iterable[Piece], sizes: Sequence[int | None]) -> Iterator[tuple[
             yield file, at, sizes[file] or 0
 
 
+def differing(one: Metadata, other: Metadata) -> tuple[str, ...]:
+    """The keys of which two say different things: shapes, dtypes, boxes or places."""
+    here, there = _said(one), _said(other)
+    return tuple(key for key in {**here, **there} if here.get(key) != there.get(key))
+
+
+def _said(metadata: Metadata) -> dict[str, tuple[object, ...]]:
+    chunks, names = metadata.chunks, metadata.files
+    said: dict[str, tuple[object, ...]] = {}
+    for row, tensor in enumerate(metadata.tensors):
+        rows, boxes = metadata.chunk_rows(row), metadata.boxes(row)
+        numbers = (boxes.offsets, boxes.shapes, chunks.start[rows], chunks.length[rows])
+        files = [names[file] for file in chunks.file[rows]]
+        said[tensor.fqn] = (tensor, files, *(np.asarray(part, np.int64).tobytes() for part in numbers))
+    for fqn, extent in metadata.objects.items():
+        said[fqn] = (names[extent.file], extent.start, extent.length)
+    return said
+
+
 def many(found: Sequence[Piece]) -> str:
     """`3 chunks and 1 object`."""
     objects = sum(piece.box is None for piece in found)

@@ -14,20 +14,22 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from ckptlab.errors import CorruptError
+from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.events import Trace
 from ckptlab.storage.archive import Read
-from ckptlab.storage.cover import Piece, check_boxes, check_bytes, gaps, many
-from ckptlab.storage.dcp import METADATA_FILE
+from ckptlab.storage.cover import Piece, check_boxes, check_bytes, differing, gaps, many
+from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.finding import Finding, What, count, named
 from ckptlab.storage.leftovers import check_names, check_times
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.opened import Checkpoint
+from ckptlab.storage.sidecar import LAYOUT_PREFIX
 from ckptlab.storage.sound import Crc, Verdict, archives, check_archive, check_tensor
 from ckptlab.storage.template import crc32
 
 _BLOCK, _MOST = 4 << 20, 64
+_MISPLACED = ("wrapping", "other", "alien")
 _RESTORE = "Restore the file from a copy; all other keys can be loaded."
 
 
@@ -65,6 +67,7 @@ class Examination:
                 wrong = list(self._chunks(there, sizes, threads))
                 yield from wrong
                 yield from self._between(sizes, {finding.file for finding in wrong})
+                yield from self._record()
                 yield from check_names(self.files.names(), self.names, metadata.save_id)
                 yield from check_times(self._times())
             case "torch":
@@ -106,9 +109,9 @@ class Examination:
         self.unchecked = sum(verdict.state == "unchecked" for _, verdict in told)
         for file, group in groupby(told, key=lambda both: both[0].file):
             mine = list(group)
-            wrong = [(p, v) for p, v in mine if v.state in ("wrapping", "other")]
+            wrong = [(p, v) for p, v in mine if v.state in _MISPLACED]
             if wrong:
-                good = [p for p, v in mine if v.state not in ("wrapping", "other")]
+                good = [p for p, v in mine if v.state not in _MISPLACED]
                 yield from self._misplaced(file, sizes[file] or 0, good, wrong)
             yield from (self._piece("crc", p, v) for p, v in mine if v.state == "crc")
 
@@ -159,7 +162,13 @@ class Examination:
             if place not in known and not _inside(place, good)
         ]
         if not strange and not any(verdict.state == "other" for _, verdict in wrong):
-            yield from (self._piece("wrapping", piece, verdict) for piece, verdict in wrong)
+            for piece, verdict in wrong:
+                if piece.box is None and verdict.state == "alien":
+                    detail = f"{name}: {piece}: no torch.save archive, so there is nothing to check it by"
+                    remedy = "Whoever saved it as bytes of its own may know what it is."
+                    yield Finding("doubt", "wrapping", detail, remedy, name, (piece.key,))
+                else:
+                    yield self._piece("wrapping", piece, verdict)
             return
         (first, verdict), n = wrong[0], len(strange)
         seen = f"; {count(n, 'other')} there, the first at byte {strange[0][0]}" if strange else ""
@@ -181,6 +190,20 @@ class Examination:
                 continue
             detail = f"{name}: bytes {start} to {end} belong to no chunk and no object"
             yield Finding("note", "bytes", detail, "No load looks there.", name)
+
+    def _record(self) -> Iterator[Finding]:
+        """Whether `.metadata` itself is sound, and says what the checkpoint was opened by."""
+        try:
+            data = self.files.read(METADATA_FILE, 0, self.files.size(METADATA_FILE))
+            keys = differing(read_metadata(data, METADATA_FILE), self.checkpoint.metadata)
+        except CheckpointError as error:
+            remedy = "ckptlab opens it by the file beside it; nobody else can. Load it and save it again."
+            yield Finding("damage", "metadata", str(error), remedy, METADATA_FILE)
+            return
+        if keys:
+            detail = f"{METADATA_FILE} and the file beside it say different things of {named(keys)}"
+            remedy = f"Remove the file {LAYOUT_PREFIX}{self.checkpoint.metadata.save_id}... and verify again."
+            yield Finding("damage", "metadata", detail, remedy, METADATA_FILE, keys)
 
     def _times(self) -> dict[str, float]:
         """When each file was last written, where that is known."""

@@ -20,7 +20,7 @@ from ckptlab.storage.torch_save import locate
 Crc = Callable[[int, int], int]
 """`crc(offset, n)` is the crc32 of n bytes of an archive, `offset` counted from its beginning."""
 
-State = Literal["sound", "unchecked", "crc", "wrapping", "other", "foreign"]
+State = Literal["sound", "unchecked", "crc", "wrapping", "other", "foreign", "alien"]
 
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 _LONG, _LONG_PLACE = b"PK\x06\x06", b"PK\x06\x07"
@@ -39,6 +39,7 @@ class Verdict:
     "unchecked": its writer computed no crc. "crc": a record's bytes are not those that its crc was
     computed of. "wrapping": it is no archive, or a record is not where its directory says. "other": a whole
     archive, but of another tensor. "foreign": a whole archive, but not of a tensor that can be read in place.
+    "alien": nothing in it looks like an archive.
     `bit` is a byte, counted from the archive's beginning, and a bit of it that make the crc right if they
     are flipped back, where one bit may well be all that is wrong.
     """
@@ -61,7 +62,7 @@ def check_tensor(read: Read, crc: Crc, length: int, dtype: str, shape: tuple[int
             if read(split + known.nbytes, len(after)) == after:
                 return Verdict("sound")
     found = check_archive(read, crc, length)
-    if found.state in ("crc", "wrapping"):
+    if found.state in ("crc", "wrapping", "alien"):
         return found
     try:
         locate(read, length, dtype, shape, "it")
@@ -80,7 +81,9 @@ def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
             archive = Archive(read, length)
             starts = {name: _start(archive, name, read) for name in archive.names}
     except CorruptError as error:
-        return Verdict("wrapping", str(error).removeprefix("it: "))
+        begins, ends = read(0, min(length, 4)), read(max(0, length - _END_LENGTH), min(length, _END_LENGTH))
+        state: State = "wrapping" if begins == _LOCAL or ends.startswith(_END) else "alien"
+        return Verdict(state, str(error).removeprefix("it: "))
     checked = False
     for name, start in starts.items():
         record = archive.record(name)

@@ -1,6 +1,7 @@
 """Audits of checkpoints that were damaged by real deeds, and of whole ones, of which nothing must be said."""
 
 import dataclasses
+import io
 import os
 import shutil
 import signal
@@ -181,6 +182,22 @@ def test_a_flip_in_the_wrapping(path, at):
     assert found.damaged_keys == ("model.w",)
 
 
+def test_an_object_that_is_no_archive(tmp_path):
+    """Another planner may store objects as bytes of its own."""
+
+    class Raw(stock.DefaultSavePlanner):
+        def resolve_data(self, item):
+            found = super().resolve_data(item)
+            return io.BytesIO(b"raw bytes, " * 300) if isinstance(found, io.BytesIO) else found
+
+    writer = stock.FileSystemWriter(tmp_path)
+    stock.save(STATE, storage_writer=writer, planner=Raw(), no_dist=True)
+    found = audit(tmp_path)
+    assert whats(found) == [("doubt", "wrapping")] * 2
+    assert found.whole
+    assert {key for f in found.findings for key in f.keys} == {"step", "history"}
+
+
 def test_a_file_that_was_cut_off(path):
     file, start, length = place(path, "history")
     whole = file.read_bytes()
@@ -216,6 +233,15 @@ def test_metadata_that_is_damaged_or_gone(path):
     assert audit(path).findings == ()
 
 
+@pytest.mark.parametrize("at", [0, 200])
+def test_metadata_with_a_flipped_byte(path, at):
+    """It opens by the file beside it where ckptlab wrote one; stock DCP has only this."""
+    data = bytearray((path / ".metadata").read_bytes())
+    data[at] ^= 0x80
+    put(path / ".metadata", data)
+    assert ("damage", "metadata") in whats(audit(path))
+
+
 def test_metadata_that_asks_to_run_something(path, tmp_path):
     canary = tmp_path / "canary"
     (path / ".metadata").write_bytes(ATTEMPTS["reduce"](str(canary)))
@@ -233,6 +259,8 @@ def test_where_no_checkpoint_is(tmp_path):
 
 def rewrite(path, change):
     metadata = open_checkpoint(path).metadata
+    for beside in path.glob(".ckptlab-*"):
+        beside.unlink()
     (path / ".metadata").write_bytes(write_metadata(change(metadata), str(path)))
 
 

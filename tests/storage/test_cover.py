@@ -12,7 +12,7 @@ from plan_cases import shapes as few
 from ckptlab.layout import Box, Boxes
 from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor
 from ckptlab.plan.metadata_of import metadata_of
-from ckptlab.storage.cover import Piece, check_boxes, check_bytes, gaps, many, pieces
+from ckptlab.storage.cover import Piece, check_boxes, check_bytes, differing, gaps, many, pieces
 
 
 def metadata(shape, boxes, objects=None):
@@ -103,6 +103,16 @@ def test_bytes_that_two_claim():
     assert (first.file, first.keys) == ("f", ("w", "v"))
     assert len(list(check_bytes([at(0, 10), at(2, 3), at(9, 12)], ["f"]))) == 2
     assert len(list(check_bytes([at(0, 10), at(10, 20), at(15, 16)], ["f"]))) == 1
+
+
+def test_what_two_say_differently():
+    low, high = Box((0,), (2,)), Box((2,), (2,))
+    one = metadata((4,), [high, low], {"step": Extent(0, 50, 10)})
+    assert differing(one, metadata((4,), [high, low], {"step": Extent(0, 50, 10)})) == ()
+    assert differing(one, metadata((4,), [low, high], {"step": Extent(0, 50, 11)})) == ("w", "step")
+    assert differing(one, dataclasses.replace(one, tensors=(Tensor("w", "int32", (4,)),))) == ("w",)
+    assert differing(one, dataclasses.replace(one, files=("g",))) == ("w", "step")
+    assert differing(one, metadata((4,), [high, low])) == ("step",)
 
 
 def test_gaps():
