@@ -7,6 +7,7 @@ from crosswise_ops import LAYOUTS, SHAPES, compare, cut, full, poisoned
 from seed_ops import quiet
 
 import ckptlab
+from ckptlab.engine.verify import verify_loaded
 
 SOURCES = [layout for layout in LAYOUTS if layout not in ("stripes", "fsdp_tp")]
 
@@ -36,5 +37,8 @@ def load_onto(ctx, path, targets):
             loaded = {name: poisoned(cut(ctx, full(name, shape), target)) for name, shape in names().items()}
             report = ckptlab.load(loaded, path)
             found = compare({target: wanted}, {target: loaded})
-            out[target] = (found, report.nbytes)
+            verdict = verify_loaded(loaded, path)
+            out[target] = (found, report.nbytes, verdict.elements, verdict.different)
+            broken = poisoned(loaded["rows.(8, 8)"])
+            assert verify_loaded({"rows.(8, 8)": broken}, path).different == ("rows.(8, 8)",)
     return out

@@ -86,15 +86,28 @@ def _stored(
         high = [min(s.stop, e) for s, e in zip(where, boxes[i].stop, strict=True)]
         if any(a >= b for a, b in zip(low, high, strict=True)):
             continue
-        name = metadata.files[metadata.chunks.file[chunk]]
-        data = checkpoint.files.read(
-            name, int(metadata.chunks.start[chunk]), int(metadata.chunks.length[chunk])
-        )
-        tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        tensor = _chunk(checkpoint, chunk)
         there = tuple(slice(a - s.start, b - s.start) for a, b, s in zip(low, high, where, strict=True))
         here = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, boxes[i].offset, strict=True))
         whole[there], known[there] = tensor[here], True
     return whole if bool(known.all()) else None
+
+
+def _chunk(checkpoint: Checkpoint, chunk: int) -> torch.Tensor:
+    """A whole stored chunk."""
+    metadata = checkpoint.metadata
+    name = metadata.files[metadata.chunks.file[chunk]]
+    data = checkpoint.files.read(name, int(metadata.chunks.start[chunk]), int(metadata.chunks.length[chunk]))
+    if checkpoint.payloads is None:
+        tensor: torch.Tensor = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        return tensor
+    payload = checkpoint.payloads[chunk]
+    dtype = getattr(torch, payload.dtype)
+    numel = payload.nbytes // dtype.itemsize
+    if not numel:
+        return torch.empty(payload.shape, dtype=dtype)
+    flat = torch.frombuffer(bytearray(data[payload.start :]), dtype=dtype, count=numel)
+    return flat.as_strided(payload.shape, payload.strides, payload.storage_offset)
 
 
 def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

@@ -36,7 +36,8 @@ def test_one_file_onto_every_mesh(tmp_path, ranks4, format):
 def everyone_has(out, tensors):
     assert len(SOURCES) == 8
     for rank, found in enumerate(out):
-        for target, (compared, nbytes) in found.items():
+        for target, (compared, nbytes, verified, different) in found.items():
             assert compared.different == (), f"rank {rank} under {target}"
             assert compared.tensors == tensors
             assert nbytes == compared.elements * 4, f"rank {rank} under {target} read more than it holds"
+            assert (verified, different) == (compared.elements, ())
