@@ -181,12 +181,13 @@ def fails_at_each_operation(ctx, path, rank, verb):
     save_small(ctx, path, 1)
     with operations(path) as done:
         _verb(ctx, path, verb)
-    told = Team.of().gather(done)[rank]
     found = []
-    for at, name in enumerate(told):
+    for at in range(Team.of().gather(len(done))[rank]):
         save_small(ctx, path, 1)
-        with operations(path, at if ctx.rank == rank else None, _fail):
+        with operations(path, at if ctx.rank == rank else None, _fail) as done:
             failed = _outcome(lambda: _verb(ctx, path, verb))
+        # Threads do not always take turns in the same order.
+        name = Team.of().gather(done[at] if ctx.rank == rank else "")[rank]
         found.append((name.split(" ")[0], failed, there(ctx, path)))
     return found
 

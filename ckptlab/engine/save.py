@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -226,6 +227,16 @@ def _commit(files: Files, metadata: Metadata, record: bytes, sync: bool) -> None
         if not _published(files, record):
             _clear(files, [beside, *metadata.files])
         raise
+    try:
+        _clear_others(files, metadata, beside)
+    except Exception as error:
+        # The checkpoint is there, so this save has not failed; the next one clears again.
+        warnings.warn(
+            f"{files.root} is saved, but what an older save left there is not cleared: {error}", stacklevel=2
+        )
+
+
+def _clear_others(files: Files, metadata: Metadata, beside: str) -> None:
     used = {metadata.files[i] for i in np.unique(metadata.chunks.file).tolist()}
     used |= {metadata.files[extent.file] for extent in metadata.objects.values()} | {beside}
     for name in files.names():

@@ -9,6 +9,7 @@ from faults import agreed
 from ranks_fixture import pool
 
 import ckptlab
+from ckptlab.storage.local import LocalFiles
 
 
 @pytest.fixture
@@ -69,3 +70,23 @@ def test_what_is_loaded_in_part_is_reported_and_an_empty_checkpoint_has_nothing(
         report = ckptlab.load({"w": torch.zeros(2), "v": torch.zeros(1)}, tmp_path / "one", strict=False)
         ckptlab.load({}, tmp_path / "none")
     assert (report.loaded, report.missing) == (("w",), ("v",))
+
+
+# ---------------------------------------------------------------- what an older save left
+
+
+def test_files_that_cannot_be_cleared_are_said_and_cleared_by_the_next_save(tmp_path, monkeypatch):
+    def refuses(self, name):
+        raise PermissionError(13, "Permission denied", name)
+
+    ckptlab.save({"w": torch.ones(2)}, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "remove", refuses)
+        with pytest.warns(UserWarning, match=r"is saved, but .*Permission denied"):
+            ckptlab.save({"w": torch.ones(2) * 2}, tmp_path)
+    assert len(list(tmp_path.glob("*.distcp"))) == 2
+    target = {"w": torch.zeros(2)}
+    ckptlab.load(target, tmp_path)
+    assert target["w"].tolist() == [2, 2]
+    ckptlab.save({"w": torch.ones(2) * 3}, tmp_path)
+    assert len(list(tmp_path.glob("*.distcp"))) == 1
