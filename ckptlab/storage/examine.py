@@ -24,7 +24,7 @@ from ckptlab.storage.finding import Finding, What, count, named
 from ckptlab.storage.leftovers import check_names, check_times
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.sidecar import LAYOUT_PREFIX
+from ckptlab.storage.sidecar import layout_file, read_sidecar
 from ckptlab.storage.sound import Crc, Verdict, archives, check_archive, check_tensor
 from ckptlab.storage.template import crc32
 
@@ -192,18 +192,25 @@ class Examination:
             yield Finding("note", "bytes", detail, "No load looks there.", name)
 
     def _record(self) -> Iterator[Finding]:
-        """Whether `.metadata` itself is sound, and says what the checkpoint was opened by."""
+        """Whether `.metadata` itself is sound, and the file beside it, and whether both say the same."""
+        beside = layout_file(self.checkpoint.metadata.save_id)
         try:
             data = self.files.read(METADATA_FILE, 0, self.files.size(METADATA_FILE))
-            keys = differing(read_metadata(data, METADATA_FILE), self.checkpoint.metadata)
+            recorded = read_metadata(data, METADATA_FILE)
         except CheckpointError as error:
-            remedy = "ckptlab opens it by the file beside it; nobody else can. Load it and save it again."
+            remedy = f"ckptlab opens it by {beside}; nobody else can. Load it and save it again."
             yield Finding("damage", "metadata", str(error), remedy, METADATA_FILE)
             return
-        if keys:
-            detail = f"{METADATA_FILE} and the file beside it say different things of {named(keys)}"
-            remedy = f"Remove the file {LAYOUT_PREFIX}{self.checkpoint.metadata.save_id}... and verify again."
+        if keys := differing(recorded, self.checkpoint.metadata):
+            detail = f"{METADATA_FILE} and {beside} say different things of {named(keys)}"
+            remedy = f"Remove {beside} and verify again."
             yield Finding("damage", "metadata", detail, remedy, METADATA_FILE, keys)
+        if beside in self.files.names():
+            told = self.files.read(beside, 0, self.files.size(beside))
+            if read_sidecar(told, beside, len(data)) is None:
+                detail = f"{beside} is damaged, or not of this {METADATA_FILE}: no layout is known"
+                remedy = "Nothing else is lost; without it, opening takes longer."
+                yield Finding("doubt", "metadata", detail, remedy, beside)
 
     def _times(self) -> dict[str, float]:
         """When each file was last written, where that is known."""

@@ -23,6 +23,7 @@ from ckptlab.metadata import Tensor
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.audit import audit
 from ckptlab.storage.dcp_write import write_metadata
+from ckptlab.storage.sidecar import write_sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected an existing")
 
@@ -240,6 +241,23 @@ def test_metadata_with_a_flipped_byte(path, at):
     data[at] ^= 0x80
     put(path / ".metadata", data)
     assert ("damage", "metadata") in whats(audit(path))
+
+
+def test_the_file_beside_the_metadata(tmp_path):
+    alone("ours", STATE, tmp_path)
+    [beside] = tmp_path.glob(".ckptlab-*")
+    whole = beside.read_bytes()
+    flip(beside, len(whole) // 2)
+    found = audit(tmp_path)
+    assert whats(found) == [("doubt", "metadata")]
+    assert found.findings[0].file == beside.name
+    recorded = open_checkpoint(tmp_path).metadata
+    swapped = dict(zip(recorded.objects, reversed(recorded.objects.values()), strict=True))
+    other = dataclasses.replace(recorded, objects=swapped)
+    beside.write_bytes(write_sidecar(other, (tmp_path / ".metadata").stat().st_size))
+    [finding] = audit(tmp_path).findings
+    assert (finding.severity, finding.what) == ("damage", "metadata")
+    assert set(finding.keys) == {"step", "history"}
 
 
 def test_metadata_that_asks_to_run_something(path, tmp_path):
