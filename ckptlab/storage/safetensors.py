@@ -92,14 +92,15 @@ def open_index(path: str, files: Files, index: str) -> Checkpoint:
     if not isinstance(listed, dict) or not all(type(name) is str for name in listed.values()):
         raise CorruptError(f"{where}: has no weight_map, which says what file each tensor is in", [index])
     there = set(files.names())
-    for name in dict.fromkeys(listed.values()):
+    names = sorted(set(listed.values()))
+    for name in names:
         inside(name, where)
         if name not in there and "/" not in name:
             n = sum(other == name for other in listed.values())
             raise CorruptError(
                 f"{files.root}: {name} is missing; {n} tensors are in it, says {index}", [name]
             )
-    return _open(path, files, list(dict.fromkeys(listed.values())), listed)
+    return _open(path, files, names, listed)
 
 
 def _open(path: str, files: Files, names: Sequence[str], listed: Mapping[str, str]) -> Checkpoint:
