@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
+
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.events import Trace
 from ckptlab.storage.archive import Read
@@ -21,7 +23,7 @@ from ckptlab.storage.cover import Piece, check_boxes, check_bytes, differing, ga
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.finding import Finding, What, count, named
-from ckptlab.storage.leftovers import check_names, check_times
+from ckptlab.storage.leftovers import check_names, check_parts, check_times
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.sidecar import layout_file, read_sidecar
@@ -56,7 +58,8 @@ class Examination:
     def findings(self, threads: int) -> Iterator[Finding]:
         """All that is wrong or worth telling, by so many threads."""
         metadata = self.checkpoint.metadata
-        sizes = [self._size(name) for name in self.names]
+        listed = self.files.sizes()
+        sizes = [listed[name] if name in listed else self._size(name) for name in self.names]
         yield from check_boxes(metadata)
         if self.checkpoint.format == "dcp":
             yield from check_bytes(self.found, self.names)
@@ -74,6 +77,8 @@ class Examination:
                 yield from self._records(sizes)
             case "safetensors":
                 self.unchecked = len(there)
+                if self.checkpoint.path.rstrip("/") == self.files.root.rstrip("/"):
+                    yield from check_parts(listed, self.names)
 
     def _size(self, name: str) -> int | None:
         try:
@@ -83,10 +88,9 @@ class Examination:
 
     def _absent(self, sizes: Sequence[int | None]) -> Iterator[Finding]:
         """Files that are not there, or not long enough."""
-        for file, size in enumerate(sizes):
-            lost = [p for p in self.found if p.file == file and p.length and p.end > (size or 0)]
-            if not lost:
-                continue
+        behind = (p for p in self.found if p.length and p.end > (sizes[p.file] or 0))
+        for file, group in groupby(behind, key=lambda piece: piece.file):
+            size, lost = sizes[file], list(group)
             keys = tuple(dict.fromkeys(piece.key for piece in lost))
             held = f"{many(lost)} of {named(keys)}"
             if size is None:
@@ -100,6 +104,9 @@ class Examination:
     # ------------------------------------------------------------ DCP: one archive a chunk
 
     def _chunks(self, there: Sequence[Piece], sizes: Sequence[int | None], threads: int) -> Iterator[Finding]:
+        for file, group in groupby(there, key=lambda piece: piece.file):
+            places = np.array([(piece.start, piece.length) for piece in group], np.int64)
+            self.files.expect(self.names[file], places[:, 0], places[:, 1])
         pool = ThreadPoolExecutor(threads, "ckptlab-audit")
         try:
             told = [both for batch in pool.map(self._verdicts, _batches(there)) for both in batch]
@@ -107,8 +114,8 @@ class Examination:
             # Ctrl-C must not wait for what has not begun.
             pool.shutdown(cancel_futures=True)
         self.unchecked = sum(verdict.state == "unchecked" for _, verdict in told)
-        for file, group in groupby(told, key=lambda both: both[0].file):
-            mine = list(group)
+        for file, both in groupby(told, key=lambda both: both[0].file):
+            mine = list(both)
             wrong = [(p, v) for p, v in mine if v.state in _MISPLACED]
             if wrong:
                 good = [p for p, v in mine if v.state not in _MISPLACED]

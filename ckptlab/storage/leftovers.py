@@ -1,4 +1,4 @@
-"""Files beside a DCP checkpoint that no load looks at, and files whose times do not fit together.
+"""Files beside a checkpoint that no load looks at, and files whose times do not fit together.
 
 Names and times only; it reads nothing.
 """
@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from ckptlab.storage.dcp import METADATA_FILE, writer
 from ckptlab.storage.finding import Finding, count
+from ckptlab.storage.safetensors import SUFFIX
 from ckptlab.storage.sidecar import LAYOUT_PREFIX
 
 LATER = 60.0
@@ -55,6 +56,20 @@ def check_names(names: Collection[str], used: Collection[str], save_id: str | No
                 "Nothing looks at it; it may be deleted.",
                 name,
             )
+
+
+def check_parts(names: Collection[str], used: Collection[str]) -> Iterator[Finding]:
+    """Parts of safetensors that the index does not name."""
+    stale = [name for name in names if name.endswith(SUFFIX) and name not in used]
+    if stale:
+        yield Finding(
+            "note",
+            "stale",
+            f"{count(len(stale), 'file')} that the index does not name: {', '.join(stale[:3])}"
+            f"{', ...' if len(stale) > 3 else ''}",
+            "No load of this checkpoint looks there.",
+            stale[0],
+        )
 
 
 def check_times(times: Mapping[str, float]) -> Iterator[Finding]:

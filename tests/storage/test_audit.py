@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import os
 import shutil
 import signal
@@ -18,11 +19,13 @@ from hostile import ATTEMPTS
 from ranks_fixture import pool
 
 from ckptlab import save
-from ckptlab.errors import PathError
+from ckptlab.errors import PathError, RankError
+from ckptlab.live import LocalRanks
 from ckptlab.metadata import Tensor
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.audit import audit
 from ckptlab.storage.dcp_write import write_metadata
+from ckptlab.storage.remote import FsspecFiles
 from ckptlab.storage.sidecar import write_sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected an existing")
@@ -421,6 +424,20 @@ def test_one_file_of_two_is_the_killed_saves(tmp_path):
     assert 0 < len(found.damaged_keys) < 8
 
 
+def test_two_of_four_ranks_are_killed_while_stock_saves_over_a_checkpoint(tmp_path):
+    """The other two had written theirs: two files of one generation, two of the other, cut off or old."""
+    pool(4).run(ops.save_rows, str(tmp_path), "stock", 64)
+    for file in tmp_path.iterdir():
+        os.utime(file, (1e9, 1e9))
+    with LocalRanks(4) as ranks, pytest.raises(RankError):
+        ranks.run(ops.die_saving_rows, str(tmp_path), 128, (2, 3))
+    found = audit(tmp_path)
+    mixed = {f.file for f in found.of("damage") if f.what == "mixed"}
+    assert {"__0_0.distcp", "__1_0.distcp"} <= mixed
+    assert {f.file for f in found.of("damage")} == {f"__{rank}_0.distcp" for rank in range(4)}
+    assert ("doubt", "time") in whats(found)
+
+
 def test_a_save_that_died_before_it_published(path):
     shutil.copy(path / ".metadata", path / ".metadata.tmp")
     found = audit(path)
@@ -451,3 +468,31 @@ def test_a_safetensors_file(tmp_path):
     assert "no crc is stored for 2 of them" in repr(found)
     put(file, file.read_bytes()[:-1])
     assert whats(audit(file)) == [("damage", "metadata")]
+
+
+def test_parts_of_safetensors_and_one_too_many(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    for i in (1, 2, 3):
+        safetensors.save_file({f"w{i}": torch.ones(3)}, tmp_path / f"model-0000{i}-of-00003.safetensors")
+    index = {f"w{i}": f"model-0000{i}-of-00003.safetensors" for i in (1, 2)}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    found = audit(tmp_path)
+    assert whats(found) == [("note", "stale")]
+    assert "model-00003-of-00003.safetensors" in found.findings[0].detail
+    assert audit(tmp_path / "model-00001-of-00003.safetensors").findings == ()
+
+
+# ---------------------------------------------------------------- far storage
+
+
+def test_far_files_are_asked_for_few_times(monkeypatch):
+    state = {f"w{i}": torch.full((30,), float(i)) for i in range(300)}
+    save(state, "memory://audit/step", no_dist=True)
+    asked = []
+    fetch = FsspecFiles._fetch
+    monkeypatch.setattr(
+        FsspecFiles, "_fetch", lambda self, *what: asked.append(what) or fetch(self, *what), raising=True
+    )
+    found = audit("memory://audit/step")
+    assert (found.findings, found.chunks) == ((), 300)
+    assert len(asked) < 30
