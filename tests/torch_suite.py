@@ -6,10 +6,12 @@ FOLDER is test/distributed/checkpoint of pytorch's source; it is not part of thi
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from pathlib import Path
 
 HOUSE = Path(__file__).parent.parent
@@ -38,10 +40,16 @@ def outcomes(folder, name, ours, at):
     env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     log = Path(at, "log.txt")
     with log.open("w") as out:
+        # A session of its own, so that ranks that hang end with it.
+        process = subprocess.Popen(command, cwd=at, env=env, stdout=out, stderr=out, start_new_session=True)
         try:
-            subprocess.run(command, cwd=at, env=env, stdout=out, stderr=out, timeout=SECONDS, check=False)
+            process.wait(SECONDS)
         except subprocess.TimeoutExpired:
             out.write(f"\nstopped after {SECONDS} s")
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     if not report.exists():
         return {f"{name}": "no report"}
     return {
@@ -66,24 +74,25 @@ def compare(folder, name, keep=None):
     return tuple(both)
 
 
+def lost(torchs, ours):
+    """The tests that pass on torch and do not on ckptlab, each with what became of it."""
+    passed = [test for test, outcome in torchs.items() if outcome == "passed"]
+    return [f"{test}: {ours.get(test, 'not run')}" for test in passed if ours.get(test) != "passed"]
+
+
 def main(folder, names, keep=None):
-    """Print a line a file, then every test that passes on torch alone."""
-    lost, ran, kept = [], 0, 0
+    """Print a line a file, and every test that passes on torch alone; the number of those."""
+    ran = missing = 0
     for name in names or files(folder):
         torchs, ours = compare(folder, name, keep)
-        passed = [test for test, outcome in torchs.items() if outcome == "passed"]
-        missing = [f"{test}: {ours.get(test, 'not run')}" for test in passed if ours.get(test) != "passed"]
-        ran, kept, lost = ran + len(passed), kept + len(passed) - len(missing), lost + missing
+        passed = sum(outcome == "passed" for outcome in torchs.values())
         skipped = sum(outcome == "skipped" for outcome in torchs.values())
-        print(
-            f"{name}: {len(torchs)} tests, {skipped} skipped, {len(passed)} pass on torch, "
-            f"{len(passed) - len(missing)} of them on ckptlab",
-            flush=True,
-        )
-        for line in missing:
-            print(f"    {line}", flush=True)
-    print(f"{ran} pass on torch, {kept} of them on ckptlab")
-    return lost
+        found = lost(torchs, ours)
+        ran, missing = ran + passed, missing + len(found)
+        print(f"{name}: {len(torchs)} tests, {skipped} skipped, {passed} pass on torch, {len(found)} lost")
+        print("".join(f"    {line}\n" for line in found), end="", flush=True)
+    print(f"{ran} pass on torch, {ran - missing} of them on ckptlab")
+    return missing
 
 
 if __name__ == "__main__":
