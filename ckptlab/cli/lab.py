@@ -15,6 +15,8 @@ import typer
 
 from ckptlab.errors import CheckpointError
 from ckptlab.live.first import ASKED
+from ckptlab.storage import open_checkpoint
+from ckptlab.storage.where import is_url
 
 
 def lab(
@@ -32,7 +34,7 @@ def lab(
     environment = dict(os.environ)
     folder = Path.cwd()
     if path and _is_checkpoint(path):
-        environment[ASKED] = str(Path(path).resolve())
+        environment[ASKED] = path if is_url(path) else str(Path(path).resolve())
     elif path:
         folder = Path(path)
         if not folder.is_dir():
@@ -63,7 +65,11 @@ _FLAGS = ("--no-browser", "--allow-root", "--debug", "--dev-mode", "--core-mode"
 
 
 def _is_checkpoint(path: str) -> bool:
-    return Path(path).is_file() or (Path(path) / ".metadata").exists()
+    """Whether it is one to open, not a folder to work in; `CheckpointError` for a file that is none."""
+    if Path(path).is_file() or is_url(path):
+        open_checkpoint(path)
+        return True
+    return (Path(path) / ".metadata").exists()
 
 
 def copy_notebooks(target: Path) -> Path:

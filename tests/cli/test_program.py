@@ -24,6 +24,8 @@ from cli_run import run
         (("convert", "{saved}", "/tmp/no-format"), "its name tells no format"),
         (("prune", "/no/such/place", "--keep-last", "2"), "does not exist"),
         (("lab", "/no/such/place"), "neither a folder nor a checkpoint"),
+        (("lab", __file__), "is no checkpoint"),
+        (("lab", "memory://no/such/place"), "does not exist, or is empty"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_status_2(saved, arguments, words):
