@@ -29,16 +29,17 @@ from ckptlab.engine.state import (
     put,
     without_memory,
 )
-from ckptlab.engine.transfer import Lost, Source
+from ckptlab.engine.transfer import FAR_READS, Lost, Source
 from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Metadata
-from ckptlab.plan.check import Mismatch, Wanted, check, refuse
+from ckptlab.plan.check import Mismatch, check, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load
 from ckptlab.plan.select import LEFT_OUT, Keys, Rename, new_names, renamed, selected, under
 from ckptlab.plan.widen import widens
 from ckptlab.storage.checkpoint import open_checkpoint
+from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.torch_file_write import object_archive
 from ckptlab.storage.torch_save import gc_paused
@@ -92,7 +93,8 @@ def load(
     converts elements where that loses nothing, `"narrow"` also where it does, and warns how much.
     Tensors on the meta device are made on `device` (their mesh's, else the CPU) and put in their
     places. Whole chunks are checked against their stored crc; `verify` checks chunks that are read in
-    part, too, by reading all of them. `threads` read at once: one, or two if a rank loads alone.
+    part, too, by reading all of them. `threads` read at once: one; two if a rank loads alone,
+    eight if the files are far.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
@@ -119,7 +121,7 @@ def load(
 
         def read() -> None:
             with trace.phase("read", int(it.plan.nbytes.sum())):
-                _fill(it, verify, threads or _threads(team))
+                _fill(it, verify, threads or _threads(team, it.source.files))
 
         team.together(trace, read)
 
@@ -203,7 +205,7 @@ def _target(
         for fqn in chosen
         if isinstance(leaves[fqn].value, torch.Tensor)
     }
-    wanted = {fqn: Wanted(held[fqn].holding.tensor if fqn in held else None) for fqn in chosen}
+    wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
@@ -230,9 +232,11 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     held = [target.held[fqn] for fqn in keys if fqn in target.held]
     plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
     _files_there(checkpoint, plan)
+    others = [fqn for fqn in keys if fqn not in target.held]
+    _expect(checkpoint, plan, others)
     for reads in plan.reads:
         source.find(reads)
-    objects = {fqn: _object(checkpoint, fqn) for fqn in keys if fqn not in target.held}
+    objects = {fqn: _object(checkpoint, fqn) for fqn in others}
     return _Ready(source, plan, held, objects)
 
 
@@ -249,13 +253,29 @@ def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
         raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
 
 
+def _expect(checkpoint: Checkpoint, plan: LoadPlan, objects: Sequence[str]) -> None:
+    """Tell far files what will be read of them, so that small neighbours come together."""
+    if checkpoint.files.mapped:
+        return
+    chunks, rows = checkpoint.metadata.chunks, np.unique(plan.chunk)
+    stored = [] if checkpoint.values is not None else [checkpoint.metadata.objects[fqn] for fqn in objects]
+    file = np.r_[chunks.file[rows], np.array([extent.file for extent in stored], np.int64)]
+    start = np.r_[chunks.start[rows], np.array([extent.start for extent in stored], np.int64)]
+    length = np.r_[chunks.length[rows], np.array([extent.length for extent in stored], np.int64)]
+    for one in np.unique(file).tolist():
+        here = file == one
+        checkpoint.files.expect(checkpoint.metadata.files[one], start[here], length[here])
+
+
 def _fill(it: _Ready, verify: bool, threads: int) -> None:
     for reads in it.plan.reads:
         it.source.fill(reads, [it.held[i] for i in reads.asked.tolist()], verify, threads)
 
 
-def _threads(team: Team) -> int:
-    """How many reads at once if nobody said: one, unless a single rank has the cores alone."""
+def _threads(team: Team, files: Files) -> int:
+    """How many reads at once if nobody said: one, unless a single rank has the cores alone, or must wait."""
+    if not files.mapped:
+        return FAR_READS
     return min(2, os.cpu_count() or 1) if team.world == 1 else 1
 
 
