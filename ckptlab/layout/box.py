@@ -16,6 +16,9 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 
+_FEW_PAIRS = 4096
+"""So many pairs of boxes are compared sooner than sorted."""
+
 
 @dataclass(frozen=True)
 class Box:
@@ -140,7 +143,7 @@ def overlaps(a: Boxes, b: Boxes) -> Overlaps:
 
 def _candidates(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
     """Pairs that may meet: all that do, and as few others as one dim can sort out."""
-    if not a.ndim:
+    if not a.ndim or len(a) * len(b) <= _FEW_PAIRS:
         return np.repeat(np.arange(len(a)), len(b)), np.tile(np.arange(len(b)), len(a))
     distinct = [len(np.unique(b.offsets[:, d])) for d in range(a.ndim)]
     dim = int(np.argmax(distinct))

@@ -5,6 +5,7 @@ Only overlaps, each once a rank. It knows no bytes, no files' contents and no "m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,21 +104,29 @@ def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
     >>> list(zip(plan.rank.tolist(), plan.chunk.tolist(), plan.nbytes.tolist()))
     [(0, 0, 16), (0, 1, 16), (1, 0, 16), (1, 1, 16)]
     """
-    rows = metadata.rows
-    found = [rows[want.tensor.fqn] for want in wants]
-    tensors, corner = metadata.tensors, metadata.chunks.corner[found].tolist()
-    first = metadata.chunks.first
-    count = (first[1:] - first[:-1])[found].tolist()
+    rows, corner, tensors = metadata.rows, metadata.chunks.corner.tolist(), metadata.tensors
     # Tensors of one shape, saved and wanted under one layout each, meet in the same boxes.
-    alike: dict[tuple[int, int, int, str], list[int]] = {}
-    for i, want in enumerate(wants):
-        key = (id(want.shards), corner[i], count[i], tensors[found[i]].dtype)
-        if key in alike:
-            alike[key].append(i)
-        else:
-            alike[key] = [i]
-    row = np.array(found, np.int64)
-    return LoadPlan(tuple(_reads(metadata, wants[asked[0]], row[asked], asked) for asked in alike.values()))
+    alike: defaultdict[tuple[int, int, str], list[int]] = defaultdict(list)
+    row_of = [rows[want.tensor.fqn] for want in wants]
+    for asked, (want, row) in enumerate(zip(wants, row_of, strict=True)):
+        alike[id(want.shards), corner[row], tensors[row].dtype].append(asked)
+    found = np.array(row_of, np.int64)
+    return LoadPlan(
+        tuple(
+            _reads(metadata, wants[same[0]], found[same], same)
+            for group in alike.values()
+            for same in _as_many_chunks(metadata, found, group)
+        )
+    )
+
+
+def _as_many_chunks(metadata: Metadata, row_of: Ints, group: list[int]) -> Iterable[list[int]]:
+    """The group, parted if it has tensors of which chunks are left out."""
+    rows, first = row_of[group], metadata.chunks.first
+    count = first[rows + 1] - first[rows]
+    if (count == count[0]).all():
+        return [group]
+    return [np.array(group)[count == n].tolist() for n in np.unique(count)]
 
 
 def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Sequence[int]) -> Reads:
