@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
@@ -40,29 +41,30 @@ def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Che
     `CorruptError` for a damaged checkpoint, `UnsafeError` for one that asks to run something.
     """
     files = files_at(path, **storage_options)
-    if not _is_file(files, storage_options):
-        return _open_directory(os.fspath(path), files, storage_options)
-    parent, name = parted(files.root)
-    return _open_file(os.fspath(path), files_at(parent, **storage_options), name)
+    file = _file_at(files, storage_options)
+    if file is None:
+        return open_directory(os.fspath(path), files, storage_options)
+    return _open_file(os.fspath(path), *file)
 
 
-def _is_file(files: Files, options: dict[str, Any]) -> bool:
-    """Whether the root is a file rather than a directory; `PathError` if there is nothing."""
+def _file_at(files: Files, options: Mapping[str, Any]) -> tuple[Files, str] | None:
+    """The root as a name in the directory it lies in, if it is a file; `PathError` if there is nothing."""
     root = files.root
+    parent, name = parted(root)
     if not is_url(root):
         local = Path(root)
         if not local.exists():
             near = next(parent for parent in local.absolute().parents if parent.exists())
             raise PathError(f"{root} does not exist; the nearest directory that does is {near}", [root])
-        return not local.is_dir()
+        return None if local.is_dir() else (files_at(parent), name)
     if files.entries():
-        return False
-    parent, name = parted(root)
+        return None
+    around = files_at(parent, **options)
     try:
-        files_at(parent, **options).size(name)
+        around.size(name)
     except CheckpointError as error:
         raise PathError(f"{root} does not exist, or is empty", [root]) from error
-    return True
+    return around, name
 
 
 def _open_file(path: str, files: Files, name: str) -> Checkpoint:
@@ -91,7 +93,8 @@ def _open_file(path: str, files: Files, name: str) -> Checkpoint:
     )
 
 
-def _open_directory(path: str, files: Files, options: dict[str, Any]) -> Checkpoint:
+def open_directory(path: str, files: Files, options: Mapping[str, Any] = MappingProxyType({})) -> Checkpoint:
+    """The checkpoint in a directory whose `files` are at hand; `options` find what lies below it."""
     names = files.names()
     if METADATA_FILE in names:
         return _open_dcp(path, files, names)
@@ -157,7 +160,7 @@ def _check_together(path: str, names: Sequence[str]) -> None:
     )
 
 
-def _without(files: Files, names: Sequence[str], options: dict[str, Any]) -> str:
+def _without(files: Files, names: Sequence[str], options: Mapping[str, Any]) -> str:
     """What a directory holds instead of a checkpoint."""
     data = sum(name.endswith(".distcp") for name in names)
     if data:
@@ -174,7 +177,7 @@ def _without(files: Files, names: Sequence[str], options: dict[str, Any]) -> str
     return f"holds no checkpoint; it has {_some(held)}" if held else "is empty: no checkpoint"
 
 
-def _looks_right(root: str, options: dict[str, Any]) -> bool:
+def _looks_right(root: str, options: Mapping[str, Any]) -> bool:
     names = files_at(root, **options).names()
     return METADATA_FILE in names or any(name.endswith((SUFFIX, INDEX_SUFFIX)) for name in names)
 

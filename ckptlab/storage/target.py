@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ckptlab.errors import CheckpointError, PathError
 from ckptlab.events import Trace
-from ckptlab.storage.checkpoint import open_checkpoint
+from ckptlab.storage.checkpoint import open_directory
 from ckptlab.storage.dcp import METADATA_FILE
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, Format
@@ -121,8 +121,9 @@ def target_at(
     files = files_at(path)
     if not is_url(files.root) and Path(files.root).is_file():
         raise PathError(f"{text} is a file; such a checkpoint is a directory", [text])
-    old = _old(text)
-    if old is not None and (_source(old) & _source(source) or _real(files) == _real(files_at(source.path))):
+    old = _old(text, files)
+    same = old is not None and bool(_source(old) & _source(source))
+    if same or (source.format == "dcp" and _real(files) == _real(source.files)):
         raise PathError(f"{text} is the source itself; choose another target", [text])
     parts = [name for name in files.names() if _control(name) or name.endswith((SUFFIX, ".distcp"))]
     _refuse(text, old is not None or bool(parts), overwrite)
@@ -130,10 +131,10 @@ def target_at(
     return Target(text, format, files, None, old, generation, sync, trace)
 
 
-def _old(path: str) -> Checkpoint | None:
+def _old(path: str, files: Files) -> Checkpoint | None:
     """The checkpoint in a directory, if there is one."""
     try:
-        return open_checkpoint(path)
+        return open_directory(path, files)
     except PathError:
         return None
     except CheckpointError as error:
