@@ -19,6 +19,7 @@ from isal import isal_zlib
 
 from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import opcodes
+from ckptlab.storage.zip_stream import ALIGNMENT, ZipStream
 
 TYPED_STORAGE: Mapping[str, str] = {
     "bool": "BoolStorage", "uint8": "ByteStorage", "int8": "CharStorage", "int16": "ShortStorage",
@@ -31,10 +32,8 @@ TYPED_STORAGE: Mapping[str, str] = {
 Rows = npt.NDArray[np.uint8]
 Hashes = npt.NDArray[np.uint64]
 
-_ALIGNMENT = 64
-_MAX32 = 0xFFFFFFFF
-_LOCAL = struct.Struct("<IHHHHHIIIHH")
-_CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
+_ROOT = "archive/"
+_CRC = 4
 # std::hash of the six record names before it, combined; torch puts it at the head of every serialization id.
 _NAMES_HASH = b"15728199511854643026"
 
@@ -108,7 +107,7 @@ def template(dtype: str, shape: tuple[int, ...]) -> Template:
     for name, data in (
         ("data.pkl", _tensor_pickle(dtype, shape)),
         (".format_version", b"1"),
-        (".storage_alignment", b"%d" % _ALIGNMENT),
+        (".storage_alignment", b"%d" % ALIGNMENT),
         ("byteorder", b"little"),
     ):
         archive.add(name, data)
@@ -150,64 +149,33 @@ def crcs(rows: Rows) -> npt.NDArray[np.uint32]:
 
 
 class _Archive:
-    """A zip as torch's own writer lays it out, less one payload that is accounted for but not held.
+    """An archive less one payload, which is accounted for but not held.
 
-    Local headers carry no sizes, a descriptor follows each record that has bytes, and each record's
-    bytes begin at a multiple of 64. `crc_at` has the places of each record's checksum, `payload_at`
-    the place of the bytes of the record added last.
+    `crc_at` has the places of each record's checksum, `payload_at` the place of the bytes of the
+    record added last.
     """
 
     def __init__(self) -> None:
-        self._out, self._directory = bytearray(), bytearray()
-        self._skipped = 0
-        self._in_directory: dict[str, int] = {}
+        self._zip, self._out = ZipStream(), bytearray()
         self.crc_at: dict[str, tuple[int, ...]] = {}
         self.payload_at = 0
 
     def add(self, name: str, data: bytes, payload: int = 0) -> None:
         """Append a record of these bytes, or of `payload` bytes that will stand between `out`'s halves."""
-        path, size, at = b"archive/" + name.encode(), len(data) + payload, len(self._out) + self._skipped
-        crc = crc32(data)
-        # The compressed size comes after the bytes, so the header before them has none.
-        extra = _zip64(size, 0, at)
-        fill = -(at + _LOCAL.size + len(path) + len(extra) + 4) % _ALIGNMENT
-        flags = 0x808 if size else 0x800
-        self._out += _LOCAL.pack(0x04034B50, 0, flags, 0, 0, 0, 0, 0, 0, len(path), len(extra) + 4 + fill)
-        self._out += path + extra + b"FB" + struct.pack("<H", fill) + b"Z" * fill
+        self._out += self._zip.begin(_ROOT + name, len(data) + payload)
         self.payload_at = len(self._out)
         self._out += data
-        self._skipped += payload
-        if size:
-            self.crc_at[name] = (len(self._out) + 4,)
-            self._out += struct.pack("<IIQQ" if extra else "<IIII", 0x08074B50, crc, size, size)
-        self._in_directory[name] = len(self._directory) + 16
-        extra = _zip64(size, size, at)
-        shown = min(size, _MAX32)
-        self._directory += _CENTRAL.pack(
-            0x02014B50, 0, 0, flags, 0, 0, 0, crc, shown, shown,
-            len(path), len(extra), 0, 0, 0, 0, min(at, _MAX32),
-        )  # fmt: skip
-        self._directory += path + extra
+        descriptor = self._zip.end(crc32(data))
+        self.crc_at[name] = (len(self._out) + _CRC,) if descriptor else ()
+        self._out += descriptor
 
     def finish(self) -> bytearray:
         """All but the payload; no more can be added."""
-        begin = len(self._out)
-        at, size, n = begin + self._skipped, len(self._directory), len(self._in_directory)
-        for name, place in self._in_directory.items():
-            self.crc_at[name] = (*self.crc_at.get(name, ()), begin + place)
-        end = at + size
-        self._out += self._directory
-        self._out += struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 0x031E, 45, 0, 0, n, n, size, at)
-        self._out += struct.pack("<IIQI", 0x07064B50, 0, end, 1)
-        self._out += struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, n, n, size, min(at, _MAX32), 0)
+        begin, end = len(self._out), self._zip.finish()
+        for name, place in self._zip.crc_at.items():
+            self.crc_at[name.removeprefix(_ROOT)] += (begin + place,)
+        self._out += end
         return self._out
-
-
-def _zip64(size: int, stored: int, at: int) -> bytes:
-    """The extra field for sizes and places that need more than 32 bits; empty if none does."""
-    body = struct.pack("<QQ", size, stored) if size >= _MAX32 else b""
-    body += struct.pack("<Q", at) if at >= _MAX32 else b""
-    return struct.pack("<HH", 1, len(body)) + body if body else b""
 
 
 def _tensor_pickle(dtype: str, shape: tuple[int, ...]) -> bytes:

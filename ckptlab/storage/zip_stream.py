@@ -14,15 +14,19 @@ ALIGNMENT = 64
 _MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
+_CRC = 16
 
 
 class ZipStream:
-    """Makes what stands between records: `begin`, then the record's own bytes, then `end`; `finish` last."""
+    """Makes what stands between records: `begin`, then the record's own bytes, then `end`; `finish` last.
 
-    def __init__(self, at: int = 0) -> None:
-        self._at = at
+    `crc_at` tells by name where in what `finish` gives the crc32 of a record stands, as `end` put it.
+    """
+
+    def __init__(self) -> None:
+        self.crc_at: dict[str, int] = {}
+        self._at = 0
         self._directory = bytearray()
-        self._count = 0
         self._open: tuple[bytes, int, int] = (b"", 0, 0)
 
     def begin(self, name: str, size: int) -> bytes:
@@ -40,12 +44,12 @@ class ZipStream:
         path, size, at = self._open
         extra = _zip64(size, size, at)
         shown = min(size, _MAX32)
+        self.crc_at[path.decode()] = len(self._directory) + _CRC
         self._directory += _CENTRAL.pack(
             0x02014B50, 0, 0, _flags(size), 0, 0, 0, crc, shown, shown,
             len(path), len(extra), 0, 0, 0, 0, min(at, _MAX32),
         )  # fmt: skip
         self._directory += path + extra
-        self._count += 1
         if not size:
             return b""
         after = struct.pack("<IIQQ" if extra else "<IIII", 0x08074B50, crc, size, size)
@@ -54,7 +58,7 @@ class ZipStream:
 
     def finish(self) -> bytes:
         """What ends the file."""
-        at, size, n = self._at, len(self._directory), self._count
+        at, size, n = self._at, len(self._directory), len(self.crc_at)
         out = bytes(self._directory)
         out += struct.pack("<IQHHIIQQQQ", 0x06064B50, 44, 0x031E, 45, 0, 0, n, n, size, at)
         out += struct.pack("<IIQI", 0x07064B50, 0, at + size, 1)

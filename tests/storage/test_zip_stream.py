@@ -35,6 +35,17 @@ def test_every_record_begins_at_a_multiple_of_64():
         at += i + len(zipped.end(0))
 
 
+def test_where_the_directory_has_each_crc():
+    zipped = ZipStream()
+    for name, size in [("é", 0), ("a/b", 7)]:
+        zipped.begin(name, size)
+        zipped.end(0x01020304 + size)
+    end = zipped.finish()
+    assert {name: int.from_bytes(end[at : at + 4], "little") for name, at in zipped.crc_at.items()} == {
+        "é": 0x01020304, "a/b": 0x0102030B,
+    }  # fmt: skip
+
+
 def test_more_records_than_two_bytes_count():
     data = written([(str(i), b"") for i in range(70_000)])
     with zipfile.ZipFile(io.BytesIO(data)) as found:
