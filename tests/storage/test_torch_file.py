@@ -23,6 +23,7 @@ from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.plain import Device, Dtype, Size
+from ckptlab.storage.stream import blocks
 from ckptlab.storage.torch_file import open_torch_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
@@ -346,3 +347,14 @@ def test_any_damage_is_an_error_of_ours_or_does_not_matter(tmp_path_factory, dat
         return
     for tensor in checkpoint.metadata.tensors:
         assert checkpoint[tensor.fqn].numpy().nbytes == tensor.nbytes
+
+
+def test_a_writer_that_computes_no_crc(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        checkpoint = opened(tmp_path, {"w": torch.arange(4.0), "lr": 0.1})
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert checkpoint["w"].numpy().tolist() == [0, 1, 2, 3]
+    assert checkpoint.crcs == (0,)
+    assert b"".join(blocks(checkpoint, "w")) == checkpoint["w"].numpy().tobytes()
