@@ -176,6 +176,17 @@ def test_what_lies_far_apart_is_not_read_with_what_lies_between(tmp_path):
     assert same(checkpoint["w"][:, ::-1, 9], whole[:, ::-1, 9])
 
 
+def test_far_files_give_their_rows_alone():
+    whole = np.arange(1 << 20, dtype="f4").reshape(1024, 1024)
+    save({"w": torch.from_numpy(whole)}, "memory://stored/step", no_dist=True)
+    checkpoint = open_checkpoint("memory://stored/step")
+    before, tensor = checkpoint.files.fetched, checkpoint["w"]
+    assert same(tensor[10:12, ::-3], whole[10:12, ::-3])
+    assert checkpoint.files.fetched - before < 3 * 1024 * 4
+    assert same(tensor[:], whole)
+    assert same(tensor[1000, 5], whole[1000, 5])
+
+
 def test_strides_of_the_stored_chunk(tmp_path):
     """Stock keeps a transposed tensor's strides, and a view's place in its storage."""
     base = torch.arange(24.0).reshape(4, 6)
