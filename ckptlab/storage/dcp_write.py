@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from ckptlab.layout import Boxes
+from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata, Tensor
 from ckptlab.storage import opcodes
 
@@ -15,51 +19,56 @@ PLACES_MODULE = "torch.distributed.checkpoint.filesystem"
 
 _END = b"u" + opcodes.SET_STATE
 
+Part = bytes | memoryview
+
 
 def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
     """The `.metadata` that stock torch would write: the same objects once it is unpickled.
 
-    Layouts are not in it; see `write_layouts`.
+    Layouts are not in it; see `write_sidecar`.
     """
-    entries, storage = [], []
+    entries: list[Part] = []
+    storage: list[Part] = []
     shared = opcodes.Shared()
     record = _Recorder(shared)
-    files = [shared(opcodes.text(name)) for name in metadata.files]
     for fqn, extent in metadata.objects.items():
         name = shared(opcodes.text(fqn))
         entries += [name, record.new("BytesStorageMetadata")]
         index = record("MetadataIndex", fqn=name, index=opcodes.NONE)
-        storage += [index, record.place(files[extent.file], extent.start, extent.length)]
-    chunks = metadata.chunks
+        file = shared(opcodes.text(metadata.files[extent.file]))
+        storage += [index, record.place(file, extent.start, extent.length)]
+    cuts: dict[tuple[int, int, int], tuple[bytes, Ints]] = {}
+    offsets = [np.zeros(0, np.int64)]
     for row, tensor in enumerate(metadata.tensors):
-        name, boxes, rows = shared(opcodes.text(tensor.fqn)), metadata.boxes(row), metadata.chunk_rows(row)
-        offsets = [record.size(offset) for offset in boxes.offsets.tolist()]
-        sizes = [record.size(shape) for shape in boxes.shapes.tolist()]
-        entries += [name, record.tensor(tensor, offsets, sizes)]
-        places = zip(
-            chunks.file[rows].tolist(), chunks.start[rows].tolist(), chunks.length[rows].tolist(), strict=True
-        )
-        for i, (offset, (file, start, length)) in enumerate(zip(offsets, places, strict=True)):
-            storage += [record.index(name, offset, i), record.place(files[file], start, length)]
-    paths = []
+        # Tensors cut alike share their boxes, and have the same list of chunks.
+        rows = metadata.chunk_rows(row)
+        key = (int(metadata.chunks.corner[row]), rows.stop - rows.start, len(tensor.shape))
+        if key not in cuts:
+            cuts[key] = record.chunks(metadata.boxes(row))
+        entries += [shared(opcodes.text(tensor.fqn)), record.tensor(tensor, cuts[key][0])]
+        offsets.append(cuts[key][1])
+    storage.append(record.places(metadata, np.concatenate(offsets)))
+    paths: list[Part] = []
     for fqn, path in metadata.paths.items():
         steps = [opcodes.integer(s) if isinstance(s, int) else shared(opcodes.text(s)) for s in path]
         paths += [shared(opcodes.text(fqn)), opcodes.tuple_of(steps)]
-    body = record(
-        "Metadata",
-        state_dict_metadata=opcodes.dict_of(entries),
-        planner_data=opcodes.dict_of(paths),
-        storage_data=opcodes.dict_of(storage),
-        storage_meta=record(
-            "StorageMeta",
-            checkpoint_id=opcodes.text(checkpoint_id),
-            save_id=opcodes.text(metadata.save_id) if metadata.save_id is not None else opcodes.NONE,
-            load_id=opcodes.NONE,
-            modules=opcodes.EMPTY_LIST,
-        ),
-        version=opcodes.text("1.0.0"),
+    storage_meta = record(
+        "StorageMeta",
+        checkpoint_id=opcodes.text(checkpoint_id),
+        save_id=opcodes.text(metadata.save_id) if metadata.save_id is not None else opcodes.NONE,
+        load_id=opcodes.NONE,
+        modules=opcodes.EMPTY_LIST,
     )
-    return opcodes.framed(shared.definitions + body + opcodes.STOP)
+    # The large parts are put together once, at the very end.
+    body = record.parts(
+        "Metadata",
+        state_dict_metadata=[b"}(", *entries, b"u"],
+        planner_data=[b"}(", *paths, b"u"],
+        storage_data=[b"}(", *storage, b"u"],
+        storage_meta=[storage_meta],
+        version=[opcodes.text("1.0.0")],
+    )
+    return opcodes.framed([shared.definitions, *body, opcodes.STOP])
 
 
 class _Recorder:
@@ -67,7 +76,6 @@ class _Recorder:
 
     def __init__(self, shared: opcodes.Shared) -> None:
         self._shared = shared
-        self._sizes: dict[tuple[int, ...], bytes] = {}
         self._properties: dict[str, bytes] = {}
         self._torch_size = shared(opcodes.named("torch", "Size"))
         place = self._head("_StorageInfo", PLACES_MODULE)
@@ -82,38 +90,70 @@ class _Recorder:
             self.new(kind) + opcodes.dict_of(self._key(k) + v for k, v in state.items()) + opcodes.SET_STATE
         )
 
+    def parts(self, kind: str, **state: Sequence[Part]) -> list[Part]:
+        """The same, in parts that need only be joined."""
+        parts: list[Part] = [self.new(kind), b"}("]
+        for key, value in state.items():
+            parts += [self._key(key), *value]
+        return [*parts, _END]
+
     def new(self, kind: str, module: str = METADATA_MODULE) -> bytes:
         """A record without state."""
         return self._shared(opcodes.named(module, kind)) + opcodes.EMPTY_TUPLE + opcodes.NEW
 
     def size(self, dims: Sequence[int]) -> bytes:
         """A torch.Size."""
-        known = self._sizes.get(key := tuple(dims))
-        if known is None:
-            made = opcodes.tuple_of([opcodes.tuple_of([opcodes.integer(n) for n in dims])])
-            known = self._sizes[key] = self._shared(self._torch_size + made + opcodes.CALL)
-        return known
+        return self._shared(self._size(dims))
 
-    def tensor(self, tensor: Tensor, offsets: Sequence[bytes], sizes: Sequence[bytes]) -> bytes:
+    def _size(self, dims: Sequence[int]) -> bytes:
+        made = opcodes.tuple_of([opcodes.tuple_of([opcodes.integer(n) for n in dims])])
+        return self._torch_size + made + opcodes.CALL
+
+    def tensor(self, tensor: Tensor, chunks: bytes) -> bytes:
         """What is said of a tensor and its chunks."""
-        head, then = self._chunk
-        chunks = (head + o + then + s + _END for o, s in zip(offsets, sizes, strict=True))
         return self(
             "TensorStorageMetadata",
             properties=self._dtype(tensor.dtype),
             size=self.size(tensor.shape),
-            chunks=opcodes.list_of(chunks),
+            chunks=chunks,
         )
+
+    def chunks(self, boxes: Boxes) -> tuple[bytes, Ints]:
+        """The list of a tensor's chunks; and by which number the offset of each is fetched."""
+        head, then = self._chunk
+        offsets, shapes = boxes.offsets.tolist(), boxes.shapes.tolist()
+        each = zip(offsets, shapes, strict=True)
+        made = opcodes.list_of(head + self.size(o) + then + self.size(s) + _END for o, s in each)
+        return made, np.array([self._shared.number(self._size(o)) for o in offsets], np.int64)
+
+    def places(self, metadata: Metadata, offsets: Ints) -> Part:
+        """Which chunk lies where: an index and a place for each, by turns."""
+        chunks, number = metadata.chunks, self._shared.number
+        names = np.array([number(opcodes.text(t.fqn)) for t in metadata.tensors], np.int64)
+        files = np.array([number(opcodes.text(name)) for name in metadata.files], np.int64)
+        count = np.diff(chunks.first)
+        rows = opcodes.Rows(len(chunks))
+        fqn, index, offset = self._index
+        file, start, length = self._place
+        rows.same(fqn)
+        rows.fetch(np.repeat(names, count))
+        rows.same(index)
+        rows.integer(np.arange(len(chunks)) - np.repeat(chunks.first[:-1], count))
+        rows.same(offset)
+        rows.fetch(offsets)
+        rows.same(_END + file)
+        rows.fetch(files[chunks.file])
+        rows.same(start)
+        rows.integer(chunks.start)
+        rows.same(length)
+        rows.integer(chunks.length)
+        rows.same(_END)
+        return rows.opcodes()
 
     def place(self, file: bytes, start: int, length: int) -> bytes:
         """Where a chunk lies."""
         head, offset, size = self._place
         return head + file + offset + opcodes.integer(start) + size + opcodes.integer(length) + _END
-
-    def index(self, fqn: bytes, offset: bytes, number: int) -> bytes:
-        """Which chunk of a tensor."""
-        head, index, at = self._index
-        return head + fqn + index + opcodes.integer(number) + at + offset + _END
 
     def _dtype(self, dtype: str) -> bytes:
         if dtype not in self._properties:

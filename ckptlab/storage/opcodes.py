@@ -9,6 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 NONE, TRUE, FALSE, STOP = b"N", b"\x88", b"\x89", b"."
 EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
 CALL, NEW, SET_STATE, PERSISTENT = b"R", b"\x81", b"b", b"Q"
@@ -64,9 +67,9 @@ def list_of(items: Iterable[bytes]) -> bytes:
     return b"](" + body + b"e" if body else EMPTY_LIST
 
 
-def framed(body: bytes) -> bytes:
-    """A whole pickle of protocol 4; its one frame lets a reader take it in at once."""
-    return header(4) + b"\x95" + struct.pack("<Q", len(body)) + body
+def framed(body: Sequence[bytes | memoryview]) -> bytes:
+    """A whole pickle of protocol 4, from its parts; its one frame lets a reader take it in at once."""
+    return b"".join([header(4), b"\x95", struct.pack("<Q", sum(map(len, body))), *body])
 
 
 class Shared:
@@ -78,19 +81,53 @@ class Shared:
 
     def __init__(self) -> None:
         self._made: list[bytes] = []
-        self._fetch: dict[bytes, bytes] = {}
+        self._numbers: dict[bytes, int] = {}
 
     def __call__(self, opcodes: bytes) -> bytes:
         """The value that `opcodes` make."""
-        fetch = self._fetch.get(opcodes)
-        if fetch is None:
-            at = len(self._made)
-            fetch = b"h" + bytes([at]) if at < 256 else b"j" + struct.pack("<I", at)
-            self._fetch[opcodes] = fetch
+        at = self.number(opcodes)
+        return b"h" + bytes([at]) if at < 256 else b"j" + struct.pack("<I", at)
+
+    def number(self, opcodes: bytes) -> int:
+        """The number by which the value that `opcodes` make is fetched, as `Rows` takes it."""
+        at = self._numbers.setdefault(opcodes, len(self._made))
+        if at == len(self._made):
             self._made.append(opcodes + b"\x940")
-        return fetch
+        return at
 
     @property
     def definitions(self) -> bytes:
         """To stand right after the header."""
         return b"".join(self._made)
+
+
+class Rows:
+    """Many stretches of opcodes that differ only in numbers, built column by column."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: list[bytes | npt.NDArray[np.uint8]] = []
+
+    def same(self, opcodes: bytes) -> None:
+        """The same opcodes in every row."""
+        self._parts.append(opcodes)
+
+    def fetch(self, numbers: npt.NDArray[np.int64]) -> None:
+        """A shared value a row, by its number."""
+        self.same(b"j")
+        self._parts.append(numbers.astype("<u4")[:, None].view(np.uint8))
+
+    def integer(self, values: npt.NDArray[np.int64]) -> None:
+        """An int a row, of 8 bytes whatever its size: a form that pickle itself has only for large ones."""
+        self.same(b"\x8a\x08")
+        self._parts.append(values.astype("<i8")[:, None].view(np.uint8))
+
+    def opcodes(self) -> memoryview:
+        """All rows, one behind the other."""
+        columns = [np.frombuffer(p, np.uint8) if isinstance(p, bytes) else p for p in self._parts]
+        rows = np.empty((self._count, sum(column.shape[-1] for column in columns)), np.uint8)
+        at = 0
+        for column in columns:
+            rows[:, at : at + column.shape[-1]] = column
+            at += column.shape[-1]
+        return rows.data.cast("B") if rows.size else memoryview(b"")

@@ -1,10 +1,22 @@
 import pickle
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlab.storage import opcodes
-from ckptlab.storage.opcodes import STOP, Shared, dict_of, framed, header, integer, list_of, text, tuple_of
+from ckptlab.storage.opcodes import (
+    STOP,
+    Rows,
+    Shared,
+    dict_of,
+    framed,
+    header,
+    integer,
+    list_of,
+    text,
+    tuple_of,
+)
 
 
 def loaded(code, protocol=2):
@@ -39,6 +51,18 @@ def test_constants():
 def test_shared_values_are_made_once_and_are_one_object():
     shared = Shared()
     codes = [shared(tuple_of([text(str(i % 300))])) for i in range(900)]
-    made = pickle.loads(framed(shared.definitions + list_of(codes) + STOP))
+    made = pickle.loads(framed([shared.definitions, list_of(codes), STOP]))
     assert made == [(str(i % 300),) for i in range(900)]
     assert all(made[i] is made[i + 300] for i in range(600))
+
+
+def test_rows_of_the_same_form():
+    shared = Shared()
+    names = np.array([shared.number(text(word)) for word in ("x", "y", "x")], np.int64)
+    assert names.tolist() == [0, 1, 0]
+    rows = Rows(3)
+    rows.fetch(names)
+    rows.integer(np.array([0, 70000, 2**62]))
+    made = pickle.loads(framed([shared.definitions, b"](", rows.opcodes(), b"e", STOP]))
+    assert made == ["x", 0, "y", 70000, "x", 2**62]
+    assert Rows(0).opcodes() == b""
