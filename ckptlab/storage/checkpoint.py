@@ -18,13 +18,22 @@ from ckptlab.metadata import Metadata
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
-from ckptlab.storage.safetensors import INDEX_FILE, INDEX_SUFFIX, SINGLE_FILE, SUFFIX, open_files, open_index
+from ckptlab.storage.safetensors import (
+    INDEX_FILE,
+    INDEX_SUFFIX,
+    SINGLE_FILE,
+    SUFFIX,
+    open_files,
+    open_index,
+    read_index,
+)
 from ckptlab.storage.sidecar import TAIL, belongs, read_sidecar, sidecars
-from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file
+from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file, open_torch_parts
 from ckptlab.storage.where import files_at, is_url, parted
 
 __all__ = ["Checkpoint", "FileProblem", "Format", "open_checkpoint"]
 
+_TORCH_INDEX = "pytorch_model.bin.index.json"
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,9})\.safetensors")
 _OF_RANK = re.compile(r"shard-\d+-.*\.safetensors")
@@ -36,9 +45,10 @@ def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Che
     """Open the checkpoint at `path`; reads what it says of itself, none of its data.
 
     That is a DCP directory; a safetensors file, index, or directory with either; the files that each
-    rank of torch's sharded HuggingFace writer left; or a file that `torch.save` wrote. `path` may be a URL,
-    for which fsspec takes `storage_options`. Raises `PathError` that tells what is there instead,
-    `CorruptError` for a damaged checkpoint, `UnsafeError` for one that asks to run something.
+    rank of torch's sharded HuggingFace writer left; a file that `torch.save` wrote, or an index of such.
+    `path` may be a URL, for which fsspec takes `storage_options`. Raises `PathError` that tells what is
+    there instead, `CorruptError` for a damaged checkpoint, `UnsafeError` for one that asks to run
+    something.
     """
     files = files_at(path, **storage_options)
     file = _file_at(files, storage_options)
@@ -72,6 +82,8 @@ def _open_file(path: str, files: Files, name: str) -> Checkpoint:
         raise PathError(f"{path} is one file of a checkpoint; open its directory, {files.root}", [path])
     if name.endswith(INDEX_SUFFIX):
         return open_index(path, files, name)
+    if name.endswith(_TORCH_INDEX):
+        return open_torch_parts(path, files, sorted(set(read_index(files, name).values())))
     head = files.read(name, 0, min(files.size(name), 32))
     if head.startswith(ZIP):
         return open_torch_file(path, files, name)
@@ -110,6 +122,8 @@ def open_directory(path: str, files: Files, options: Mapping[str, Any] = Mapping
     if data:
         _check_together(path, data)
         return open_files(path, files, data)
+    if _TORCH_INDEX in names:
+        return _open_file(path, files, _TORCH_INDEX)
     raise PathError(f"{path} {_without(files, names, options)}", [path])
 
 

@@ -83,6 +83,12 @@ def open_files(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
 
 def open_index(path: str, files: Files, index: str) -> Checkpoint:
     """The tensors of the files that an index names; `CorruptError` if it names one that is not there."""
+    listed = read_index(files, index)
+    return _open(path, files, sorted(set(listed.values())), listed)
+
+
+def read_index(files: Files, index: str) -> Mapping[str, str]:
+    """The file of each tensor, as an index in HuggingFace's manner says; `CorruptError` if one is missing."""
     where = f"{files.root}/{index}"
     size = files.size(index)
     if size > _LONGEST:
@@ -92,15 +98,14 @@ def open_index(path: str, files: Files, index: str) -> Checkpoint:
     if not isinstance(listed, dict) or not all(type(name) is str for name in listed.values()):
         raise CorruptError(f"{where}: has no weight_map, which says what file each tensor is in", [index])
     there = set(files.names())
-    names = sorted(set(listed.values()))
-    for name in names:
+    for name in sorted(set(listed.values())):
         inside(name, where)
         if name not in there and "/" not in name:
             n = sum(other == name for other in listed.values())
             raise CorruptError(
                 f"{files.root}: {name} is missing; {n} tensors are in it, says {index}", [name]
             )
-    return _open(path, files, names, listed)
+    return listed
 
 
 def _open(path: str, files: Files, names: Sequence[str], listed: Mapping[str, str]) -> Checkpoint:

@@ -116,6 +116,33 @@ def open_torch_file(path: str, files: Files, name: str) -> Checkpoint:
         return _checkpoint(path, files, name, archive, _leaves(top, where))
 
 
+def open_torch_parts(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
+    """The state_dicts in several such files as one; `CorruptError` if two of them hold the same key."""
+    parts = [open_torch_file(path, files, name) for name in names]
+    columns, owner = ChunkColumns(), dict[str, str]()
+    for number, (name, part) in enumerate(zip(names, parts, strict=True)):
+        for fqn in part:
+            if owner.setdefault(fqn, name) != name:
+                raise CorruptError(f"{files.root}: {fqn!r} is in {owner[fqn]} and {name}", [fqn])
+        chunks = part.metadata.chunks
+        for row in range(len(part.metadata.tensors)):
+            columns.add(
+                part.metadata.boxes(row), [number], [int(chunks.start[row])], [int(chunks.length[row])]
+            )
+    metadata = Metadata(
+        tuple(tensor for part in parts for tensor in part.metadata.tensors),
+        columns.build(),
+        tuple(names),
+        (-1,) * len(names),
+        {fqn: replace(e, file=i) for i, part in enumerate(parts) for fqn, e in part.metadata.objects.items()},
+        {fqn: steps for part in parts for fqn, steps in part.metadata.paths.items()},
+    )
+    payloads = tuple(payload for part in parts for payload in part.payloads or ())
+    values = {fqn: value for part in parts for fqn, value in (part.values or {}).items()}
+    crcs = tuple(crc for part in parts for crc in part.crcs or ())
+    return Checkpoint(path, "torch", metadata, files, payloads, values, crcs)
+
+
 def _storage(reference: object) -> _Storage:
     if not isinstance(reference, tuple) or len(reference) != 5:
         raise ValueError(f"refers to {reference!r:.80}, which is no storage")

@@ -1,5 +1,6 @@
 import argparse
 import io
+import json
 import os
 import pickle
 import struct
@@ -358,3 +359,29 @@ def test_a_writer_that_computes_no_crc(tmp_path):
     assert checkpoint["w"].numpy().tolist() == [0, 1, 2, 3]
     assert checkpoint.crcs == (0,)
     assert b"".join(blocks(checkpoint, "w")) == checkpoint["w"].numpy().tobytes()
+
+
+def test_parts_with_an_index(tmp_path):
+    state = {f"w{i}": torch.full((3, 2), float(i)) for i in range(4)} | {"step": 7}
+    names = [f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)]
+    torch.save({k: state[k] for k in ("w0", "w2", "step")}, tmp_path / names[0])
+    torch.save({k: state[k] for k in ("w1", "w3")}, tmp_path / names[1])
+    listed = {"w0": names[0], "w2": names[0], "w1": names[1], "w3": names[1]}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": listed}))
+    for path in (tmp_path, index):
+        checkpoint = open_checkpoint(path)
+        assert checkpoint.keys() == ("w0", "w2", "w1", "w3", "step")
+        assert [float(checkpoint[f"w{i}"][2, 1]) for i in range(4)] == [0, 1, 2, 3]
+        assert checkpoint["step"] == 7
+        assert checkpoint.metadata.files == tuple(names)
+        assert checkpoint.check_files() == []
+        assert [len(b"".join(blocks(checkpoint, f"w{i}"))) for i in range(4)] == [24] * 4
+    torch.save({"w0": torch.zeros(1)}, tmp_path / names[1])
+    with pytest.raises(
+        CorruptError, match=r"'w0' is in pytorch_model-00001-of-00002\.bin and pytorch_model-00002"
+    ):
+        open_checkpoint(tmp_path)
+    (tmp_path / names[1]).unlink()
+    with pytest.raises(CorruptError, match="is missing; 2 tensors are in it"):
+        open_checkpoint(tmp_path)
