@@ -75,6 +75,7 @@ class _Piece:
 def open_files(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
     """The tensors of these files together; `path` is for messages.
 
+    Pieces by rank do not say how many ranks there were: without the last one's file, a tensor ends early.
     Raises `CorruptError` for a file that is damaged or makes a claim that is not true, and for a tensor that
     two files hold whole; `CheckpointError` for a dtype that is not supported.
     """
