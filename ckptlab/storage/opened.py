@@ -89,9 +89,13 @@ class Checkpoint:
     def file_problems(self, needed: Mapping[str, int]) -> list[FileProblem]:
         """Those of these files that are missing or have not got the bytes that are needed of them."""
         problems = []
+        # Of far files one listing tells all sizes, where each by itself is a request.
+        known = {} if self.files.mapped else self.files.sizes()
         for name, end in needed.items():
+            size: int | None = known.get(name, 0)
             try:
-                size = self.files.size(name) if end else 0
+                if end and name not in known:
+                    size = self.files.size(name)
             except CorruptError:
                 size = None
             if size is None or size < end:

@@ -12,7 +12,7 @@ from ranks_fixture import pool
 from s3server import far, gate, server
 
 import ckptlab
-from ckptlab.errors import PathError, RankError
+from ckptlab.errors import CorruptError, PathError, RankError
 from ckptlab.storage.where import files_at
 
 __all__ = ["far", "gate", "server"]
@@ -103,6 +103,19 @@ def test_what_is_not_there_is_told(gate):
         ckptlab.save({"w": torch.ones(2)}, "s3://nobucket/x")
 
 
+def test_a_far_file_that_is_missing_or_short_is_named_before_anything_is_loaded(far):
+    ckptlab.save({"w": torch.ones(100)}, far)
+    files = files_at(far)
+    size = files.size("__0_0.distcp")
+    files.publish("__0_0.distcp", files.read("__0_0.distcp", 0, size - 1), sync=True)
+    target = {"w": torch.zeros(100)}
+    for words in (rf"__0_0\.distcp ends at byte {size - 1}", r"__0_0\.distcp is missing"):
+        with pytest.raises(CorruptError, match=words):
+            ckptlab.load(target, far)
+        files.remove("__0_0.distcp")
+    assert not target["w"].any()
+
+
 def test_a_checkpoint_is_not_written_over_unless_it_may_be(far):
     ckptlab.save({"w": torch.ones(2)}, far)
     with pytest.raises(PathError, match="holds a checkpoint already"):
@@ -145,6 +158,8 @@ def test_bytes_sent_are_bytes_reported(ranks4, far, gate):
         assert sum(r.nbytes for r in reports) == 48 * MIB * (4 if layout == "copies" else 1)
         assert data(gate) == sum(r.nbytes + r.header_bytes for r in reports)
         assert sum(r.header_bytes for r in reports) < 100_000
+        # Whether all files are there takes no request for each.
+        assert not [r for r in gate.requests if r.method == "HEAD" and r.path.endswith(".distcp")]
 
 
 # ---------------------------------------------------------------- when it goes wrong
