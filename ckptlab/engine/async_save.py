@@ -22,6 +22,7 @@ from ckptlab.engine.staging import Stage
 from ckptlab.engine.state import expand, flatten
 from ckptlab.errors import CheckpointError
 from ckptlab.events import Event, Progress, Trace, silent
+from ckptlab.storage.torch_save import gc_paused
 
 
 class SaveFuture(Future[SaveReport]):
@@ -128,7 +129,7 @@ def async_save(
         trace = Trace(team.rank, future.hear(progress))
         began = time.perf_counter()
         stage = _DESK.stage if keep_buffers else Stage()
-        with trace.phase("copy"):
+        with trace.phase("copy"), gc_paused():
             staged = _attempt(lambda: stage.copy(offer(flatten(expand(state_dict)), team)))
 
         def work(beside: Team) -> SaveReport:
