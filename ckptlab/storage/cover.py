@@ -46,14 +46,16 @@ def pieces(metadata: Metadata) -> list[Piece]:
     """
     chunks = metadata.chunks
     found: dict[tuple[int, int, int, str], Piece] = {}
+    files, starts, lengths = chunks.file.tolist(), chunks.start.tolist(), chunks.length.tolist()
     for row, tensor in enumerate(metadata.tensors):
-        boxes = metadata.boxes(row)
-        for i, chunk in enumerate(range(*metadata.chunk_rows(row).indices(len(chunks)))):
-            place = int(chunks.file[chunk]), int(chunks.start[chunk]), int(chunks.length[chunk])
-            piece = Piece(*place, tensor.fqn, boxes[i], tensor.dtype)
-            known = found.get((*place, tensor.fqn))
+        boxes, rows, fqn = metadata.boxes(row), metadata.chunk_rows(row), tensor.fqn
+        places = zip(files[rows], starts[rows], lengths[rows], strict=True)
+        corners = zip(boxes.offsets.tolist(), boxes.shapes.tolist(), strict=True)
+        for (file, start, length), (offset, shape) in zip(places, corners, strict=True):
+            known = found.get((file, start, length, fqn))
             if known is None or (known.box and not known.box.numel):
-                found[*place, tensor.fqn] = piece
+                box = Box(tuple(offset), tuple(shape))
+                found[file, start, length, fqn] = Piece(file, start, length, fqn, box, tensor.dtype)
     for fqn, extent in metadata.objects.items():
         found[extent.file, extent.start, extent.length, fqn] = Piece(
             extent.file, extent.start, extent.length, fqn
