@@ -29,7 +29,8 @@ def flipped_bit(difference: int, length: int) -> tuple[int, int] | None:
     if not 0 < bits < _FIELD or not difference:
         return None
     small = math.isqrt(bits) + 1
-    steps, number = {}, _POLYNOMIAL
+    steps: dict[int, int] = {}
+    number = _POLYNOMIAL
     for power in range(small):
         steps.setdefault(number, power)
         number = _times_x(number)
