@@ -197,14 +197,14 @@ def _target(
     state = expand(state_dict)
     leaves = flatten(state)
     chosen = selected(leaves, keys)
-    made = {
-        fqn: materialized(leaves[fqn].value, device) for fqn in chosen if without_memory(leaves[fqn].value)
-    }
-    held = {
-        fqn: hold(fqn, made.get(fqn, leaves[fqn].value), team.global_rank, team.ranks)
-        for fqn in chosen
-        if isinstance(leaves[fqn].value, torch.Tensor)
-    }
+    held: dict[str, Held] = {}
+    made: dict[str, torch.Tensor] = {}
+    for fqn in chosen:
+        value = leaves[fqn].value
+        if isinstance(value, torch.Tensor):
+            if without_memory(value):
+                value = made[fqn] = materialized(value, device)
+            held[fqn] = hold(fqn, value, team.global_rank, team.ranks)
     wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])

@@ -35,6 +35,7 @@ from ckptlab.storage.torch_save import gc_paused
 from ckptlab.storage.where import files_at
 
 _MUCH = 64 << 20
+_FAR_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ def save(
     Every rank of the process group calls it with its own state; without a group, or with `no_dist`,
     this process saves alone. `sync` waits until the disk has it. `overwrite=False` refuses a path that
     holds a checkpoint (`PathError`). Shards that several ranks hold are compared by crc and refused
-    where they differ, unless `replicas="trust"`. Each rank writes `threads` files at once: one, or two
-    if it saves 64 MiB or more alone. Raises the same error on every rank; what was there before a
+    where they differ, unless `replicas="trust"`. Each rank writes `threads` files at once: one, or of a
+    state of 64 MiB or more two if it saves alone, four to far storage. Raises the same error on every rank; what was there before a
     failed save is still there.
     """
     team = Team.of(process_group, alone=no_dist)
@@ -112,7 +113,8 @@ def _save(
 
     def announced() -> tuple[Told, _Ground | CheckpointError | None]:
         offers.append(make())
-        ground = _prepare(files, overwrite, threads or _threads(team, offers[0])) if team.rank == 0 else None
+        many = threads or _threads(team, offers[0], files)
+        ground = _prepare(files, overwrite, many) if team.rank == 0 else None
         return announce(offers[0], team), ground
 
     with trace.phase("plan"), gc_paused():
@@ -159,9 +161,12 @@ def _save(
     return SaveReport(files.root, team.rank, total, int(here.sum()), trace.seconds, source.metadata)
 
 
-def _threads(team: Team, mine: Offer) -> int:
-    """How many files each rank writes at once if nobody said: one, unless a rank alone has much to write."""
+def _threads(team: Team, mine: Offer, files: Files) -> int:
+    """How many files each rank writes at once if nobody said: one, unless there is much to write."""
     much = sum(held.holding.tensor.nbytes for held in mine.held.values()) >= _MUCH
+    if much and not files.mapped:
+        # A far file is sent part after part, each a wait.
+        return _FAR_FILES
     return min(2, os.cpu_count() or 1) if team.world == 1 and much else 1
 
 

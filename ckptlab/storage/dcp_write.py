@@ -37,21 +37,27 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         index = record("MetadataIndex", fqn=name, index=opcodes.NONE)
         file = shared(opcodes.text(metadata.files[extent.file]))
         storage += [index, record.place(file, extent.start, extent.length)]
-    cuts: dict[tuple[int, int, int], tuple[bytes, Ints]] = {}
+    names = {tensor.fqn: shared.number(opcodes.text(tensor.fqn)) for tensor in metadata.tensors}
+    first, corner = metadata.chunks.first.tolist(), metadata.chunks.corner.tolist()
+    alike: dict[tuple[object, ...], tuple[bytes, Ints]] = {}
     offsets = [np.zeros(0, np.int64)]
     for row, tensor in enumerate(metadata.tensors):
-        # Tensors cut alike share their boxes, and have the same list of chunks.
-        rows = metadata.chunk_rows(row)
-        key = (int(metadata.chunks.corner[row]), rows.stop - rows.start, len(tensor.shape))
-        if key not in cuts:
-            cuts[key] = record.chunks(metadata.boxes(row))
-        entries += [shared(opcodes.text(tensor.fqn)), record.tensor(tensor, cuts[key][0])]
-        offsets.append(cuts[key][1])
-    storage.append(record.places(metadata, np.concatenate(offsets)))
+        # Of tensors of one kind that are cut alike the same is said.
+        key = (tensor.dtype, tensor.shape, corner[row], first[row + 1] - first[row])
+        if key not in alike:
+            alike[key] = record.tensor(tensor, metadata.boxes(row))
+        entries += [opcodes.fetch(names[tensor.fqn]), alike[key][0]]
+        offsets.append(alike[key][1])
+    numbers = np.fromiter(names.values(), np.int64, len(names))
+    storage.append(record.places(metadata, numbers, np.concatenate(offsets)))
     paths: list[Part] = []
     for fqn, path in metadata.paths.items():
+        name = opcodes.fetch(names[fqn]) if fqn in names else shared(opcodes.text(fqn))
+        if path == (fqn,):
+            paths += [name, name, opcodes.ONE_TUPLE]
+            continue
         steps = [opcodes.integer(s) if isinstance(s, int) else shared(opcodes.text(s)) for s in path]
-        paths += [shared(opcodes.text(fqn)), opcodes.tuple_of(steps)]
+        paths += [name, opcodes.tuple_of(steps)]
     storage_meta = record(
         "StorageMeta",
         checkpoint_id=opcodes.text(checkpoint_id),
@@ -109,28 +115,23 @@ class _Recorder:
         made = opcodes.tuple_of([opcodes.tuple_of([opcodes.integer(n) for n in dims])])
         return self._torch_size + made + opcodes.CALL
 
-    def tensor(self, tensor: Tensor, chunks: bytes) -> bytes:
-        """What is said of a tensor and its chunks."""
-        return self(
-            "TensorStorageMetadata",
-            properties=self._dtype(tensor.dtype),
-            size=self.size(tensor.shape),
-            chunks=chunks,
-        )
-
-    def chunks(self, boxes: Boxes) -> tuple[bytes, Ints]:
-        """The list of a tensor's chunks; and by which number the offset of each is fetched."""
+    def tensor(self, tensor: Tensor, boxes: Boxes) -> tuple[bytes, Ints]:
+        """What is said of a tensor and its chunks; and by which number the offset of each is fetched."""
         head, then = self._chunk
         offsets, shapes = boxes.offsets.tolist(), boxes.shapes.tolist()
         each = zip(offsets, shapes, strict=True)
-        made = opcodes.list_of(head + self.size(o) + then + self.size(s) + _END for o, s in each)
+        made = self(
+            "TensorStorageMetadata",
+            properties=self._dtype(tensor.dtype),
+            size=self.size(tensor.shape),
+            chunks=opcodes.list_of(head + self.size(o) + then + self.size(s) + _END for o, s in each),
+        )
         return made, np.array([self._shared.number(self._size(o)) for o in offsets], np.int64)
 
-    def places(self, metadata: Metadata, offsets: Ints) -> Part:
-        """Which chunk lies where: an index and a place for each, by turns."""
-        chunks, number = metadata.chunks, self._shared.number
-        names = np.array([number(opcodes.text(t.fqn)) for t in metadata.tensors], np.int64)
-        files = np.array([number(opcodes.text(name)) for name in metadata.files], np.int64)
+    def places(self, metadata: Metadata, names: Ints, offsets: Ints) -> Part:
+        """Which chunk lies where: an index and a place for each, by turns; names and offsets by number."""
+        chunks = metadata.chunks
+        files = np.array([self._shared.number(opcodes.text(name)) for name in metadata.files], np.int64)
         count = np.diff(chunks.first)
         rows = opcodes.Rows(len(chunks))
         fqn, index, offset = self._index

@@ -15,7 +15,8 @@ import numpy.typing as npt
 NONE, TRUE, FALSE, STOP = b"N", b"\x88", b"\x89", b"."
 EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
 CALL, NEW, SET_STATE, PERSISTENT = b"R", b"\x81", b"b", b"Q"
-_SHORT_TUPLES = (b"\x85", b"\x86", b"\x87")
+ONE_TUPLE = b"\x85"
+_SHORT_TUPLES = (ONE_TUPLE, b"\x86", b"\x87")
 
 
 def header(protocol: int) -> bytes:
@@ -72,6 +73,11 @@ def framed(body: Sequence[bytes | memoryview]) -> bytes:
     return b"".join([header(4), b"\x95", struct.pack("<Q", sum(map(len, body))), *body])
 
 
+def fetch(number: int) -> bytes:
+    """The shared value of this number; see `Shared`."""
+    return b"h" + bytes([number]) if number < 256 else b"j" + struct.pack("<I", number)
+
+
 class Shared:
     """Values that a pickle uses many times: made once at its beginning, fetched by number from then on.
 
@@ -85,8 +91,7 @@ class Shared:
 
     def __call__(self, opcodes: bytes) -> bytes:
         """The value that `opcodes` make."""
-        at = self.number(opcodes)
-        return b"h" + bytes([at]) if at < 256 else b"j" + struct.pack("<I", at)
+        return fetch(self.number(opcodes))
 
     def number(self, opcodes: bytes) -> int:
         """The number by which the value that `opcodes` make is fetched, as `Rows` takes it."""
