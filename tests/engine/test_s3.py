@@ -85,6 +85,25 @@ def test_a_column_of_a_far_tensor_is_cut_out_of_one_read(far):
     assert (ckptlab.open_checkpoint(far)["w"][:, 5:9] == state["w"][:, 5:9].numpy()).all()
 
 
+def test_much_is_sent_as_several_files_at_once(far, gate):
+    state = {f"w{i}": torch.full((2 << 20,), float(i)) for i in range(10)}
+    waiting = threading.Barrier(4)
+
+    def meet(method, path, query):
+        if "partNumber=1&" in query and path.endswith(".distcp"):
+            waiting.wait(60)
+
+    gate.fault = meet
+    report = ckptlab.save(state, far)
+    assert report.chunks == 10
+    sizes = [n for name, n in files_at(far).sizes().items() if name.endswith(".distcp")]
+    assert len(sizes) == 4
+    assert max(sizes) <= 3 * (9 << 20)
+    target = {key: torch.zeros_like(tensor) for key, tensor in state.items()}
+    ckptlab.load(target, far)
+    assert all(torch.equal(tensor, target[key]) for key, tensor in state.items())
+
+
 def test_async_save(far):
     state = {"w": torch.randn(300, 40)}
     wanted = state["w"].clone()
