@@ -10,7 +10,8 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NoReturn, TypeGuard
 
 from ckptlab.errors import CheckpointError, CorruptError
@@ -19,7 +20,7 @@ from ckptlab.metadata import ITEMSIZE, ChunkColumns, Metadata, Tensor, human_byt
 from ckptlab.storage.files import Files, inside
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.template import contiguous
-from ckptlab.storage.torch_save import Payload
+from ckptlab.storage.torch_save import Payload, gc_paused
 
 SUFFIX = ".safetensors"
 INDEX_SUFFIX = ".safetensors.index.json"
@@ -62,14 +63,18 @@ class Header:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A box of a tensor in file number `file`; `sharded` if the file says that it is a part."""
+    """What file number `file` holds of a tensor: a part that begins at `offset` of it, if it is sharded."""
 
-    box: Box
-    dtype: str
+    tensor: Tensor
+    offset: tuple[int, ...]
     file: int
     start: int
     length: int
     sharded: bool
+
+    @property
+    def stop(self) -> tuple[int, ...]:
+        return tuple(a + n for a, n in zip(self.offset, self.tensor.shape, strict=True))
 
 
 def open_files(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
@@ -79,13 +84,15 @@ def open_files(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
     Raises `CorruptError` for a file that is damaged or makes a claim that is not true, and for a tensor that
     two files hold whole; `CheckpointError` for a dtype that is not supported.
     """
-    return _open(path, files, names, {})
+    with gc_paused():
+        return _open(path, files, names, {})
 
 
 def open_index(path: str, files: Files, index: str) -> Checkpoint:
     """The tensors of the files that an index names; `CorruptError` if it names one that is not there."""
     listed = read_index(files, index)
-    return _open(path, files, sorted(set(listed.values())), listed)
+    with gc_paused():
+        return _open(path, files, sorted(set(listed.values())), listed)
 
 
 def read_index(files: Files, index: str) -> Mapping[str, str]:
@@ -121,10 +128,9 @@ def _open(path: str, files: Files, names: Sequence[str], listed: Mapping[str, st
             fqn = entry.tensor.fqn
             if listed.get(fqn, name) != name:
                 continue
-            box = Box(offsets.get(fqn, (0,) * len(entry.tensor.shape)), entry.tensor.shape)
-            piece = _Piece(
-                box, entry.tensor.dtype, number, header.data_start + entry.start, entry.length, fqn in offsets
-            )
+            offset = offsets.get(fqn) or (0,) * len(entry.tensor.shape)
+            start = header.data_start + entry.start
+            piece = _Piece(entry.tensor, offset, number, start, entry.length, fqn in offsets)
             pieces.setdefault(fqn, []).append(piece)
     for fqn, name in listed.items():
         if fqn not in pieces:
@@ -145,14 +151,12 @@ def _checkpoint(
     for fqn, parts in pieces.items():
         tensors.append(_whole(fqn, parts, files.root, names))
         columns.add(
-            Boxes.of([part.box for part in parts]),
+            _boxes(parts),
             [part.file for part in parts],
             [part.start for part in parts],
             [part.length for part in parts],
         )
-        for part in parts:
-            shape = part.box.shape
-            payloads.append(Payload(0, part.length, part.dtype, shape, contiguous(shape), 0))
+        payloads += [_payload(part.tensor.dtype, part.tensor.shape, part.length) for part in parts]
     metadata = Metadata(
         tuple(tensors),
         columns.build(),
@@ -166,16 +170,34 @@ def _checkpoint(
 def _whole(fqn: str, parts: Sequence[_Piece], root: str, names: Sequence[str]) -> Tensor:
     """The tensor that the parts make up, which reaches as far as they do."""
     first, *rest = parts
+    if not rest and not first.sharded:
+        return first.tensor
     for part in rest:
         both = f"{names[first.file]} and {names[part.file]}"
         if not (first.sharded and part.sharded):
             raise CorruptError(f"{root}: tensor {fqn!r} is in {both}", [fqn])
-        if part.dtype != first.dtype or len(part.box.shape) != len(first.box.shape):
+        if part.tensor.dtype != first.tensor.dtype or len(part.offset) != len(first.offset):
             raise CorruptError(f"{root}: {both} contradict each other about tensor {fqn!r}", [fqn])
-    shape = tuple(max(ends) for ends in zip(*(part.box.stop for part in parts), strict=True))
-    if not _fits(shape, first.dtype):
+    shape = tuple(max(ends) for ends in zip(*(part.stop for part in parts), strict=True))
+    if not _fits(shape, first.tensor.dtype):
         raise CorruptError(f"{root}: tensor {fqn!r} of {list(shape)} is larger than any memory", [fqn])
-    return Tensor(fqn, first.dtype, shape)
+    return replace(first.tensor, shape=shape)
+
+
+def _boxes(parts: Sequence[_Piece]) -> Boxes:
+    if len(parts) == 1 and not any(parts[0].offset):
+        return _alone(parts[0].tensor.shape)
+    return Boxes.of([Box(part.offset, part.tensor.shape) for part in parts])
+
+
+@lru_cache(maxsize=4096)
+def _alone(shape: tuple[int, ...]) -> Boxes:
+    return Boxes.of([Box((0,) * len(shape), shape)])
+
+
+@lru_cache(maxsize=4096)
+def _payload(dtype: str, shape: tuple[int, ...], length: int) -> Payload:
+    return Payload(0, length, dtype, shape, contiguous(shape), 0)
 
 
 def _offsets(header: Header, where: str) -> Mapping[str, tuple[int, ...]]:
@@ -246,7 +268,7 @@ def _entry(fqn: str, record: object, where: str) -> Entry:
         raise CheckpointError(f"{where}: {fqn!r} is {name!r:.40}, a dtype that is not supported", [fqn])
     tensor = Tensor(fqn, DTYPES[name], tuple(shape))
     length = places[1] - places[0]
-    if not _fits(tensor.shape, tensor.dtype) or tensor.nbytes != length:
+    if tensor.nbytes != length or (not length and not _fits(tensor.shape, tensor.dtype)):
         _fail(where, f"tensor {fqn!r} of {name} {list(shape)} takes {tensor.nbytes} bytes, not {length}")
     return Entry(tensor, places[0], length)
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout import Box, Boxes
@@ -17,7 +18,7 @@ from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
 from ckptlab.storage.archive import Archive, reading_zip
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.plain import FAITHFUL, Kept
+from ckptlab.storage.plain import FAITHFUL, Dtype, Kept
 from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import (
     TENSOR,
@@ -27,6 +28,7 @@ from ckptlab.storage.torch_save import (
     Rebuild2,
     Rebuild3,
     StandIn,
+    gc_paused,
     restricted_load,
     tensor_payload,
 )
@@ -63,6 +65,7 @@ _ALLOWED: Mapping[tuple[str, str], object] = {
     ("torch.nn.parameter", "Buffer"): "torch.nn.Buffer",
 }
 _MADE = (Rebuild2, Rebuild3, Parameter, _FromType)
+_LEAVES = frozenset((*_MADE, type(None), bool, int, float, str, bytes, complex, Dtype))
 
 
 class _Reader:
@@ -100,7 +103,7 @@ def open_torch_file(path: str, files: Files, name: str) -> Checkpoint:
     and plain values, `CheckpointError` for what cannot be read in place, with a way out.
     """
     where, size = f"{files.root}/{name}", files.size(name)
-    with reading_zip(where):
+    with reading_zip(where), gc_paused():
         reader = _Reader(files, name)
         archive = Archive(reader, size)
         _check_kind(archive, where)
@@ -168,11 +171,10 @@ def _checkpoint(path: str, files: Files, name: str, archive: Archive, leaves: li
         if not isinstance(leaf.value, _MADE):
             values[leaf.fqn] = leaf.value
             continue
-        payload, crc = _place(leaf, archive, f"{files.root}/{name}")
+        start, payload, crc = _place(leaf, archive, f"{files.root}/{name}")
         tensors.append(Tensor(leaf.fqn, payload.dtype, payload.shape))
-        whole = Boxes.of([Box((0,) * len(payload.shape), payload.shape)])
-        columns.add(whole, [0], [payload.start], [payload.nbytes])
-        payloads.append(replace(payload, start=0))
+        columns.add(_whole(payload.shape), [0], [start], [payload.nbytes])
+        payloads.append(payload)
         crcs.append(crc)
     at = archive.start("data.pkl")
     metadata = Metadata(
@@ -186,8 +188,13 @@ def _checkpoint(path: str, files: Files, name: str, archive: Archive, leaves: li
     return Checkpoint(path, "torch", metadata, files, tuple(payloads), values, tuple(crcs))
 
 
-def _place(leaf: _Leaf, archive: Archive, where: str) -> tuple[Payload, int]:
-    """Where the elements of a tensor lie in the file, and the crc of its storage."""
+@lru_cache(maxsize=4096)
+def _whole(shape: tuple[int, ...]) -> Boxes:
+    return Boxes.of([Box((0,) * len(shape), shape)])
+
+
+def _place(leaf: _Leaf, archive: Archive, where: str) -> tuple[int, Payload, int]:
+    """Where the storage of a tensor begins in the file, where its elements lie in it, and its crc."""
     try:
         storage, made = _rebuilt(leaf.value)
         found = tensor_payload(made, archive)
@@ -197,13 +204,14 @@ def _place(leaf: _Leaf, archive: Archive, where: str) -> tuple[Payload, int]:
             "and torch.save it with a plain tensor there",
             [leaf.fqn],
         ) from error
-    payload = replace(found, dtype=str(found.dtype))
+    dtype = str(found.dtype)
+    payload = Payload(0, found.nbytes, dtype, found.shape, found.strides, found.storage_offset)
     # Elements that all lie in one place are cheap to claim.
-    if math.prod(payload.shape) * ITEMSIZE[payload.dtype] > _MAX:
+    if math.prod(payload.shape) * ITEMSIZE[dtype] > _MAX:
         raise CorruptError(
             f"{where}: {leaf.fqn!r} of {list(payload.shape)} is larger than memory", [leaf.fqn]
         )
-    return payload, archive.record(f"data/{storage[2]}").CRC
+    return found.start, payload, archive.record(f"data/{storage[2]}").CRC
 
 
 def _rebuilt(value: object) -> tuple[_Storage, Called]:
@@ -259,9 +267,9 @@ def _check_size(top: object, most: int, where: str) -> None:
     known: dict[int, int | None] = {}
 
     def size(value: object) -> int:
-        parts = _parts(value)
-        if not parts:
+        if type(value) in _LEAVES:
             return 1
+        parts = _parts(value)
         if id(value) not in known:
             known[id(value)] = None
             known[id(value)] = 1 + sum(map(size, parts))
