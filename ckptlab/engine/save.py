@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ckptlab.engine.agree import Agreed, Offer, Told, announce, offer, settle
-from ckptlab.engine.divergence import check_replicas
+from ckptlab.engine.divergence import Crcs, check_replicas
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
 from ckptlab.engine.writing import Source, write_files
@@ -71,8 +71,8 @@ def save(
     this process saves alone. `sync` waits until the disk has it. `overwrite=False` refuses a path that
     holds a checkpoint (`PathError`). Shards that several ranks hold are compared by crc and refused
     where they differ, unless `replicas="trust"`. Each rank writes `threads` files at once: one, or of a
-    state of 64 MiB or more two if it saves alone, four to far storage. Raises the same error on every rank; what was there before a
-    failed save is still there.
+    state of 64 MiB or more two if it saves alone, four to far storage. Raises the same error on every
+    rank; what was there before a failed save is still there.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
@@ -124,9 +124,8 @@ def _save(
             raise ground
         assert ground is not None
         agreed = settle([one for one, _ in told], mine, team)
-        if replicas == "check":
-            check_replicas(mine.held, team)
-        source = _place(agreed, mine, max(team.ranks) + 1, ground)
+        crcs = check_replicas(mine.held, team) if replicas == "check" else {}
+        source = _place(agreed, mine, max(team.ranks) + 1, ground, crcs)
     own = [team.global_rank * ground.threads + i for i in range(ground.threads)]
     chunks = source.metadata.chunks
     here = np.isin(chunks.file, own)
@@ -193,7 +192,7 @@ def _prepare(files: Files, overwrite: bool, threads: int) -> _Ground | Checkpoin
     return _Ground(save_id[:8] if old else "", save_id, threads)
 
 
-def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground) -> Source:
+def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground, crcs: Crcs) -> Source:
     """Where each chunk and object lies; the same on every rank."""
     plan = plan_save(agreed.held, world)
     chunks, end = plan.chunks(lambda dtype, shape: template(dtype, shape).length, ground.threads)
@@ -213,7 +212,7 @@ def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground) -> Source:
         agreed.layouts,
         ground.save_id,
     )
-    return Source(plan, metadata, mine.held, mine.objects)
+    return Source(plan, metadata, mine.held, mine.objects, crcs)
 
 
 def _record(files: Files, metadata: Metadata, sync: bool) -> bytes:

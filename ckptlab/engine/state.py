@@ -206,7 +206,7 @@ def _hold_dtensor(fqn: str, value: DTensor, rank: int) -> Held:
         layout, shape, shards, mine = _sharded(spec.mesh, spec.placements, known.shape, rank)
     except LayoutError as error:
         raise LayoutError(f"{fqn!r}: {error}") from None
-    memory = (value._local_tensor.detach(),) * len(mine)
+    memory = (value._local_tensor.detach(),) * len(mine.rank)
     return Held(Holding(Tensor(fqn, _dtype(fqn, known.dtype), shape), shards), mine, memory, layout)
 
 

@@ -16,6 +16,7 @@ import torch
 from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.state import Held
 from ckptlab.events import Trace
+from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.save import SavePlan, Writes
@@ -24,17 +25,22 @@ from ckptlab.storage.template import Template, crc32, template
 
 _BLOCK = 1 << 20
 _SMALL = 32 << 10
+_FEW = 4
 _MOST_BUFFERS = 1000
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a rank writes from: its tensors, its objects as bytes, and the plan that says what of them."""
+    """What a rank writes from: its tensors, its objects as bytes, and the plan that says what of them.
+
+    `crcs` are those of boxes of tensors that are known already.
+    """
 
     plan: SavePlan
     metadata: Metadata
     held: Mapping[str, Held]
     objects: Mapping[str, bytes]
+    crcs: Mapping[tuple[str, Box], int]
 
 
 def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:
@@ -100,17 +106,18 @@ class _Stream:
 def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> None:
     tensors, columns = np.divmod(rows, len(group.boxes))
     held = [source.held[source.plan.tensors[row].fqn] for row in group.rows[tensors].tolist()]
-    kinds = {}
+    where = {}
     for column, first in zip(*np.unique(columns, return_index=True), strict=True):
         box = group.boxes[int(column)]
         # Tensors of a group are held alike, so the box lies at the same place in each.
-        kinds[int(column)] = (template(group.dtype, box.shape), held[first].place_of(box))
-    chunks = [(kinds[column], one) for column, one in zip(columns.tolist(), held, strict=True)]
-    if len(kinds) == 1 and len(chunks) > 4 and chunks[0][0][0].nbytes <= _SMALL:
-        _put_small(stream, chunks[0][0][0], [one.piece(*place) for (_, place), one in chunks])
+        where[int(column)] = (box, template(group.dtype, box.shape), held[first].place_of(box))
+    chunks = [(one, *where[column]) for column, one in zip(columns.tolist(), held, strict=True)]
+    if len(where) == 1 and len(chunks) > _FEW and chunks[0][2].nbytes <= _SMALL:
+        _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
         return
-    for (frame, place), one in chunks:
-        _put_chunk(stream, frame, one.piece(*place))
+    for one, box, frame, place in chunks:
+        known = source.crcs.get((one.holding.tensor.fqn, box))
+        _put_chunk(stream, frame, one.piece(*place), known)
 
 
 def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> None:
@@ -122,11 +129,11 @@ def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> 
         stream.put(frame.filled(payloads).data.cast("B"))
 
 
-def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor) -> None:
+def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor, known: int | None) -> None:
     stream.put(frame.before)
     crc = 0
     for block in _blocks(memory_of(on_cpu(piece))):
-        crc = crc32(block, crc)
+        crc = crc32(block, crc) if known is None else known
         stream.put(block)
     stream.put(frame.after(crc))
 
