@@ -36,7 +36,8 @@ def outcomes(folder, name, ours, at):
     report = Path(at, "report.xml")
     command = [sys.executable, "-m", "pytest", copy.name, "-v", "--rootdir=.", "-c", os.devnull]
     command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
-    env = os.environ | {"PYTHONPATH": os.environ.get("CKPTLAB_HOUSE", str(HOUSE)), "TMPDIR": str(at)}
+    path = [os.environ.get("CKPTLAB_HOUSE", str(HOUSE)), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "TMPDIR": str(at)}
     env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     log = Path(at, "log.txt")
     with log.open("w") as out:

@@ -48,10 +48,15 @@ def test_one_file_a_rank_or_one_an_item(tmp_path, single_file_per_rank):
     assert single_file_per_rank or len(data_files(tmp_path)) == 3
 
 
-def test_several_writer_threads(tmp_path):
-    dcp.save(STATE, storage_writer=dcp.FileSystemWriter(tmp_path, thread_count=2))
-    assert data_files(tmp_path) == ["__0_0.distcp", "__0_1.distcp"]
-    assert loaded(dcp.FileSystemReader(tmp_path))
+@pytest.mark.parametrize("single_file_per_rank", [True, False])
+def test_several_writer_threads(tmp_path, single_file_per_rank):
+    state = {f"w{i}": torch.full((300_000,), float(i)) for i in range(6)}
+    writer = dcp.FileSystemWriter(tmp_path, thread_count=3, single_file_per_rank=single_file_per_rank)
+    dcp.save(state, storage_writer=writer)
+    assert len(data_files(tmp_path)) == (3 if single_file_per_rank else 6)
+    target = {key: torch.zeros_like(value) for key, value in state.items()}
+    dcp.load(target, checkpoint_id=tmp_path)
+    assert all(torch.equal(target[key], value) for key, value in state.items())
 
 
 @pytest.mark.parametrize("single_file_per_rank", [True, False])
