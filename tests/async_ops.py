@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from importlib import import_module
 from unittest import mock
@@ -247,6 +247,9 @@ def alone(ctx, path):
     return target["rank"].tolist()
 
 
+_FOR_EVER = ExitStack()
+
+
 def leave_early():
     """A program that ends, as arguments say, while its save is under way: rank world store path how."""
     rank, world, store, path, how = sys.argv[1:]
@@ -258,8 +261,13 @@ def leave_early():
             world_size=int(world),
             timeout=timedelta(seconds=60),
         )
-    slow_files(1.0).__enter__()
+    _FOR_EVER.enter_context(slow_files(0.3 if rank == "1" else 1.5))
     state = {"w": torch.arange(10.0), "own": {rank: torch.full((3,), float(rank))}, "step": 4}
-    print(ckptlab.async_save(state, path))
+    future = ckptlab.async_save(state, path)
+    print(future)
+    future.add_done_callback(lambda done: print(f"finished: {done.exception()!r}"))
+    if how == "destroy":
+        dist.destroy_process_group()
+    print("leaving")
     if how == "raise":
         raise SystemExit(3)

@@ -115,8 +115,8 @@ def async_save(
     One save at a time: a call while another save is under way waits for it, or, with
     `while_busy="refuse"`, raises `CheckpointError` on every rank if any is busy (which they find out in
     `process_group`). The copies are kept for the next save, unless `keep_buffers=False`. `progress` is
-    called in the thread. An interpreter that ends waits for the save first; call `result()` before you
-    destroy the process group.
+    called in the thread. An interpreter that ends waits for the save first, and warns if it failed and
+    nobody asked.
 
         future = async_save({"model": model, "optimizer": optimizer}, f"/checkpoints/{step}")
         train_on()

@@ -51,6 +51,8 @@ class Team:
     group: Any = None
     ranks: tuple[int, ...] = (0,)
     """The global rank of each member, by its rank in the group."""
+    store: Any = None
+    """Where the ranks of the job met; kept here, as a save may outlive the default group."""
 
     @property
     def global_rank(self) -> int:
@@ -66,7 +68,8 @@ class Team:
             return cls(0, 1, None, (dist.get_rank(),))
         chosen = group or dist.group.WORLD
         ranks = tuple(dist.get_process_group_ranks(chosen))
-        team = cls(dist.get_rank(chosen), len(ranks), chosen, ranks)
+        store = distributed_c10d._get_default_store()
+        team = cls(dist.get_rank(chosen), len(ranks), chosen, ranks, store)
         if team.world > 1 and _ENLISTED.get("in") is not dist.group.WORLD:
             team.roll.enlist()
             _ENLISTED["in"] = dist.group.WORLD
@@ -75,7 +78,7 @@ class Team:
     @property
     def roll(self) -> Roll:
         """Who of these ranks is there."""
-        return Roll(distributed_c10d._get_default_store(), self.global_rank, self.ranks)
+        return Roll(self.store, self.global_rank, self.ranks)
 
     def beside(self) -> Team:
         """The same ranks in a gloo group of their own, for a thread that works while this team is in use.
