@@ -179,6 +179,17 @@ def test_an_index_is_preferred_and_one_by_another_name_will_do(tmp_path):
     assert open_checkpoint(tmp_path).keys() == ("v",)
 
 
+def test_links_are_followed(tmp_path):
+    """The cache of HuggingFace's hub holds links to blobs without suffixes."""
+    save_file({"w": torch.arange(3)}, tmp_path / "blob1")
+    torch.save({"v": torch.arange(3)}, tmp_path / "blob2")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "model.safetensors").symlink_to(tmp_path / "blob1")
+    (tmp_path / "snapshot" / "m.pt").symlink_to("../blob2")
+    assert open_checkpoint(tmp_path / "snapshot").keys() == ("w",)
+    assert open_checkpoint(tmp_path / "snapshot" / "m.pt")["v"].numpy().tolist() == [0, 1, 2]
+
+
 def test_urls(tmp_path, saved):
     state = {"w": torch.arange(6.0).reshape(2, 3)}
     save_file(state, tmp_path / "m.safetensors")
