@@ -88,6 +88,13 @@ def test_a_failure_that_nobody_asked_for_is_said_at_the_next_save(tmp_path):
     ckptlab.async_save({"w": torch.eye(2)}, tmp_path / "good").result(30)
 
 
+def test_a_failure_that_nobody_asked_for_is_said_at_the_end_of_the_program(tmp_path):
+    future = ckptlab.async_save({"w": torch.eye(2).to_sparse()}, tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"failed, and nobody asked .*sparse"):
+        module._finish()
+    assert future.done()
+
+
 # ---------------------------------------------------------------- one at a time
 
 
