@@ -28,7 +28,9 @@ Fault = Literal["500", "503", "403", "reset", "cut", "stall"]
 
 _START_LIMIT = 60.0
 _SERVE = (
-    "import sys, warnings; warnings.simplefilter('ignore')\n"
+    "import os, sys, threading, warnings; warnings.simplefilter('ignore')\n"
+    # Whoever started it holds the other end: it ends with them, however they end.
+    "threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()\n"
     "from moto.server import main; main(['-H', '127.0.0.1', '-p', sys.argv[1]])\n"
 )
 
@@ -110,7 +112,10 @@ def s3_server() -> Iterator[Gate]:
     """A fresh server with a gate before it, and no buckets in it."""
     port = _free_port()
     with subprocess.Popen(
-        [sys.executable, "-c", _SERVE, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", _SERVE, str(port)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     ) as server:
         try:
             _wait(port, server)
