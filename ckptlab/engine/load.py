@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ckptlab.engine.counts import Lost
+from ckptlab.engine.lookup import FAR_READS
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import (
     Held,
@@ -29,7 +31,7 @@ from ckptlab.engine.state import (
     put,
     without_memory,
 )
-from ckptlab.engine.transfer import FAR_READS, Lost, Source
+from ckptlab.engine.transfer import Source
 from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Metadata
@@ -98,26 +100,9 @@ def load(
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
-    targets: list[_Target] = []
-    ready: list[_Ready] = []
+    wish = _Wish(keys, rename, strict, dtype, device)
     with ExitStack() as opened:
-
-        def prepare() -> tuple[Sequence[Mismatch], bool]:
-            with trace.phase("metadata"):
-                checkpoint = _open(path, rename)
-            with trace.phase("plan"), gc_paused():
-                target = _target(state_dict, checkpoint.metadata, keys, device, team)
-                targets.append(target)
-                # Keys that this rank does not ask for may be asked for by another.
-                if not _errors([m for m in target.found if m.kind != "unexpected"], strict, dtype):
-                    source = opened.enter_context(Source(checkpoint, trace, measure=dtype == "narrow"))
-                    ready.append(_make_ready(checkpoint, target, source))
-            return target.found, bool(target.fitting)
-
-        told = team.tell(trace, prepare)
-        found = _agree([theirs for theirs, _ in told])
-        refuse(os.fspath(path), _errors(found, strict, dtype))
-        (target,), (it,) = targets, ready
+        target, it, found = _prepare(state_dict, path, wish, team, trace, opened)
 
         def read() -> None:
             with trace.phase("read", int(it.plan.nbytes.sum())):
@@ -134,19 +119,61 @@ def load(
     team.together(trace, commit)
     # Last of all: where warnings are errors, the other ranks must not be left waiting.
     _say_losses(it.source.lost, target)
-    if not any(some for _, some in told):
+    if it.of_no_rank:
         _say_nothing_was_loaded(target, it.source.metadata)
+    counts = it.source.counts
     return LoadReport(
         os.fspath(path),
         team.rank,
         target.fitting,
         tuple(sorted(target.missing)),
         tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
-        it.source.counts.nbytes,
-        it.source.counts.reads,
-        it.source.counts.header_bytes,
+        counts.nbytes,
+        counts.reads,
+        counts.header_bytes,
         trace.seconds,
     )
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """How a load was asked for; see `load`."""
+
+    keys: Keys | None
+    rename: Rename | None
+    strict: bool | Literal["both"]
+    dtype: Literal["exact", "widen", "narrow"]
+    device: str | None
+
+
+def _prepare(
+    state_dict: Mapping[str, Any],
+    path: str | os.PathLike[str],
+    wish: _Wish,
+    team: Team,
+    trace: Trace,
+    opened: ExitStack,
+) -> tuple[_Target, _Ready, Sequence[Mismatch]]:
+    """All up to the first byte that changes, and what does not fit; refuses it on every rank."""
+    targets: list[_Target] = []
+    ready: list[_Ready] = []
+
+    def look() -> tuple[Sequence[Mismatch], bool]:
+        with trace.phase("metadata"):
+            checkpoint = _open(path, wish.rename)
+        with trace.phase("plan"), gc_paused():
+            target = _target(state_dict, checkpoint.metadata, wish.keys, wish.device, team)
+            targets.append(target)
+            # Keys that this rank does not ask for may be asked for by another.
+            if not _errors([m for m in target.found if m.kind != "unexpected"], wish):
+                source = opened.enter_context(Source(checkpoint, trace, measure=wish.dtype == "narrow"))
+                ready.append(_make_ready(checkpoint, target, source))
+        return target.found, bool(target.fitting)
+
+    told = team.tell(trace, look)
+    found = _agree([theirs for theirs, _ in told])
+    refuse(os.fspath(path), _errors(found, wish))
+    return targets[0], replace(ready[0], of_no_rank=not any(some for _, some in told)), found
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,12 +201,16 @@ class _Target:
 
 @dataclass(frozen=True, eq=False)
 class _Ready:
-    """All that a load needs once nothing can be wrong any more but the bytes of the elements."""
+    """All that a load needs once nothing can be wrong any more but the bytes of the elements.
+
+    `of_no_rank` says that there is nothing to load, on any rank.
+    """
 
     source: Source
     plan: LoadPlan
     held: Sequence[Held]
     objects: Mapping[str, Any]
+    of_no_rank: bool = False
 
 
 def _open(path: str | os.PathLike[str], rename: Rename | None) -> Checkpoint:
@@ -217,11 +248,11 @@ def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
     return [m for m in each if m.kind != "unexpected" or m.fqn in unexpected]
 
 
-def _errors(found: Sequence[Mismatch], strict: bool | Literal["both"], dtype: str) -> list[Mismatch]:
-    allowed = {True: {"unexpected"}, False: {"unexpected", "missing"}, "both": set[str]()}[strict]
-    allowed |= {"dtype"} if dtype == "narrow" else set()
+def _errors(found: Sequence[Mismatch], wish: _Wish) -> list[Mismatch]:
+    allowed = {True: {"unexpected"}, False: {"unexpected", "missing"}, "both": set[str]()}[wish.strict]
+    allowed |= {"dtype"} if wish.dtype == "narrow" else set()
     errors = [m for m in found if m.kind not in allowed]
-    if dtype == "widen":
+    if wish.dtype == "widen":
         return [m for m in errors if m.kind != "dtype" or not widens(m.stored, m.wanted)]
     return errors
 
@@ -268,8 +299,8 @@ def _expect(checkpoint: Checkpoint, plan: LoadPlan, objects: Sequence[str]) -> N
 
 
 def _fill(it: _Ready, verify: bool, threads: int) -> None:
-    for reads in it.plan.reads:
-        it.source.fill(reads, [it.held[i] for i in reads.asked.tolist()], verify, threads)
+    work = ((reads, [it.held[i] for i in reads.asked.tolist()]) for reads in it.plan.reads)
+    it.source.fill(work, verify, threads)
 
 
 def _threads(team: Team, files: Files) -> int:

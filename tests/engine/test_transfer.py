@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlab import load, open_checkpoint, save
+from ckptlab.engine.counts import Lost
 from ckptlab.engine.state import Held
-from ckptlab.engine.transfer import Lost, Source
+from ckptlab.engine.transfer import Source
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.layout import Box, Boxes, Shards
@@ -21,6 +22,7 @@ from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import plan_load
 from ckptlab.storage.dcp_write import write_metadata
+from ckptlab.storage.sidecar import layout_file
 from ckptlab.storage.template import template
 
 SHAPE = (4, 3, 5)
@@ -42,6 +44,7 @@ def save_by_hand(state, path):
     length = np.array([(path / metadata.files[0]).stat().st_size])
     metadata = dataclasses.replace(metadata, chunks=dataclasses.replace(metadata.chunks, length=length))
     (path / ".metadata").write_bytes(write_metadata(metadata, str(path)))
+    (path / layout_file(metadata.save_id)).unlink()
 
 
 SAVERS = {"ours": save, "stock": stock_save, "hand": save_by_hand}
@@ -77,7 +80,7 @@ def read(checkpoint, box, into, verify=False):
     (reads,) = plan_load(checkpoint.metadata, [want]).reads
     with Source(checkpoint, Trace()) as source:
         source.find(reads)
-        source.fill(reads, [Held(want, want.shards, (into,))], verify)
+        source.fill([(reads, [Held(want, want.shards, (into,))])], verify)
     return source.counts
 
 
