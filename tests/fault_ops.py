@@ -146,6 +146,19 @@ def killed_at_operation(ctx, path, rank, at, how):
         save_small(ctx, path, 2, how)
 
 
+def killed_at_name(ctx, path, rank, call, name):
+    """A save in which one rank dies when it is about to give a file its name."""
+    state, real = small(ctx, 2), getattr(os, call)
+
+    def dying(source, target, **options):
+        if os.path.basename(target) == name:
+            _die(call, lambda: None)
+        return real(source, target, **options)
+
+    with mock.patch.object(os, call, dying if ctx.rank == rank else real):
+        ckptlab.save(state, path)
+
+
 # ---------------------------------------------------------------- raise anywhere
 
 

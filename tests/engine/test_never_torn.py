@@ -15,7 +15,7 @@ from ranks_fixture import pool
 
 import ckptlab
 from ckptlab import open_checkpoint
-from ckptlab.errors import RankError
+from ckptlab.errors import PathError, RankError
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.sidecar import layout_file
 
@@ -52,6 +52,18 @@ def test_a_rank_killed_at_a_file_operation_leaves_one_whole_checkpoint(ranks2, t
         there.append(seed_there(path))
     # The new one comes at one of the first rank's operations, and stays.
     assert [seed for seed, _ in groupby(there)] == ([1, 2] if rank == 0 else [1])
+
+
+def test_a_first_save_that_is_killed_leaves_nothing_that_looks_like_a_checkpoint(ranks2, tmp_path):
+    path = str(tmp_path / "first")
+    with pytest.raises(RankError, match=r"rank 0 .*SIGKILL"):
+        ranks2.run(ops.killed_at_name, path, 0, "replace", ".metadata")
+    assert any(name.endswith(".distcp") for name in os.listdir(path))
+    with pytest.raises(PathError, match="the save did not finish"):
+        open_checkpoint(path)
+    ranks2.run(ops.save_small, path, 2)
+    assert seed_there(path) == 2
+    assert clean(path)
 
 
 # ---------------------------------------------------------------- full disks
