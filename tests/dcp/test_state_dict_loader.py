@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 import torch.distributed.checkpoint as stock
-from dcp_ops import Memory, MemoryReader, MemoryWriter
+from dcp_ops import Memory, MemoryReader, MemoryWriter, load_in_any_order
 
 import ckptlab.dcp as dcp
 from ckptlab import engine
@@ -103,6 +103,12 @@ def test_a_stateful_gets_its_state_on_both_ways(saved, engine_used):
         (loaded,) = target["n"].loaded
         assert (loaded["k"], loaded["l"][1]) == (5, {"m": "text"})
     assert len(engine_used) == 1
+
+
+def test_ranks_may_hold_their_keys_in_any_order(ranks4, tmp_path):
+    for heard, same in ranks4.run(load_in_any_order, str(tmp_path), deadline=60):
+        assert heard == {"a": ["a"] * 4, "b": ["b"] * 4}
+        assert same
 
 
 @pytest.mark.parametrize("planner", ["ours", "torch's"])
