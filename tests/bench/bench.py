@@ -24,9 +24,9 @@ from ckptlab.live import LocalRanks
 
 LAYOUTS = {
     "fsdp4": (4, "4:Shard(0)"),
-    "hsdp2x2": (4, "2,2:Replicate, Shard(0)"),
+    "hsdp2x2": (4, "2x2:Replicate, Shard(0)"),
     "tp4": (4, "4:Shard(1)"),
-    "2d": (4, "2,2:Shard(0), Shard(1)"),
+    "2d": (4, "2x2:Shard(0), Shard(1)"),
     "fsdp8": (8, "8:Shard(0)"),
     "one": (1, "1:Replicate"),
 }

@@ -30,13 +30,15 @@ def state_on(tensors, layout, fill):
     """The tensors as DTensors under a layout, each element of another value if `fill`."""
     mesh = device_mesh(layout.mesh, "cpu") if dist.is_initialized() and layout.mesh.size > 1 else None
     state = {}
-    torch.manual_seed(dist.get_rank() if mesh else 0)
+    rank = dist.get_rank() if mesh else 0
     for tensor in tensors:
         if mesh is None:
             made = torch.zeros(tensor.shape, dtype=getattr(torch, tensor.dtype))
         else:
             made = blank(tensor, fitted(layout, tensor.shape), mesh, "cpu")
         if fill:
+            # Replicas are the same; other shards are not.
+            torch.manual_seed(sum(fitted(layout, tensor.shape).first_offset(tensor.shape, rank)))
             local = made.to_local() if mesh else made
             local.view(-1).view(torch.uint8).random_(0, 255)
         state[tensor.fqn] = made
@@ -148,7 +150,7 @@ def load_limit(state, path):
 
 
 def layout_of(words):
-    """`world:mesh:placements`, as `4:2,2:Shard(0), Shard(1)`."""
+    """`mesh:placements`, as `2x2:Shard(0), Shard(1)`."""
     mesh, _, placements = words.partition(":")
     return Layout.parse(mesh, placements)
 
