@@ -25,7 +25,7 @@ from ckptlab.engine.writing import Source, write_files
 from ckptlab.errors import CheckpointError, LostError, PathError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Extent, Metadata
-from ckptlab.plan.save import plan_save
+from ckptlab.plan.save import SavePlan, plan_save
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files
@@ -124,8 +124,10 @@ def _save(
             raise ground
         assert ground is not None
         agreed = settle([one for one, _ in told], mine, team)
-        crcs = check_replicas(mine.held, team) if replicas == "check" else {}
-        source = _place(agreed, mine, max(team.ranks) + 1, ground, crcs)
+        plan = plan_save(agreed.held, max(team.ranks) + 1)
+        # The plan is the same on every rank, so all of them compare, or none.
+        crcs = check_replicas(mine.held, team) if replicas == "check" and plan.replicated else {}
+        source = _place(plan, agreed, mine, ground, crcs)
     own = [team.global_rank * ground.threads + i for i in range(ground.threads)]
     chunks = source.metadata.chunks
     here = np.isin(chunks.file, own)
@@ -192,16 +194,15 @@ def _prepare(files: Files, overwrite: bool, threads: int) -> _Ground | Checkpoin
     return _Ground(save_id[:8] if old else "", save_id, threads)
 
 
-def _place(agreed: Agreed, mine: Offer, world: int, ground: _Ground, crcs: Crcs) -> Source:
+def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground, crcs: Crcs) -> Source:
     """Where each chunk and object lies; the same on every rank."""
-    plan = plan_save(agreed.held, world)
     chunks, end = plan.chunks(lambda dtype, shape: template(dtype, shape).length, ground.threads)
     objects = {}
     for fqn, (rank, nbytes) in agreed.objects.items():
         file = rank * ground.threads
         objects[fqn] = Extent(file, int(end[file]), nbytes)
         end[file] += nbytes
-    files = [(rank, i) for rank in range(world) for i in range(ground.threads)]
+    files = [(rank, i) for rank in range(len(plan.bytes_by_rank)) for i in range(ground.threads)]
     metadata = Metadata(
         plan.tensors,
         chunks,

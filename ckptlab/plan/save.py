@@ -38,11 +38,15 @@ class Writes:
 
 @dataclass(frozen=True, eq=False)
 class SavePlan:
-    """The chunks of a checkpoint, and how many bytes of elements each rank writes."""
+    """The chunks of a checkpoint, and how many bytes of elements each rank writes.
+
+    `replicated` says whether there is a box that several ranks hold.
+    """
 
     tensors: tuple[Tensor, ...]
     writes: tuple[Writes, ...]
     bytes_by_rank: Ints
+    replicated: bool
 
     def chunks(self, length: Length, files: int = 1) -> tuple[Chunks, Ints]:
         """Where each chunk lies, one behind the other, and where each file ends.
@@ -111,7 +115,7 @@ def plan_save(held: Sequence[Holding], world: int) -> SavePlan:
         group.writer[:, c] = _shared_out(
             load, part.rank[part.first[c] : part.first[c + 1]], -cost, len(group.rows)
         )
-    return SavePlan(tuple(h.tensor for h in held), tuple(group for group, _ in groups), load)
+    return SavePlan(tuple(h.tensor for h in held), tuple(group for group, _ in groups), load, bool(shared))
 
 
 def _shared_out(load: Ints, holders: Ints, cost: int, n: int) -> Ints:

@@ -82,6 +82,13 @@ def test_equal_replicas_are_shared_out_evenly():
     assert plan_save(holdings(some, hsdp), 4).bytes_by_rank.tolist() == [96] * 4
 
 
+def test_whether_there_are_replicas():
+    some = [Tensor("t", "float32", (4, 4))]
+    for placements, replicated in (("Shard(0), Shard(1)", False), ("Replicate, Shard(0)", True)):
+        held = holdings(some, Layout.parse("2x2", placements))
+        assert plan_save(held, 4).replicated is replicated
+
+
 def test_large_replicas_are_given_out_first():
     copies = Layout.parse("2", "Replicate")
     some = [Tensor("small", "uint8", (1,)), Tensor("other", "uint8", (1,)), Tensor("large", "uint8", (2,))]
