@@ -33,6 +33,7 @@ FEW = 4
 """So many chunks are looked at one by one; more of them together."""
 
 _BLOCK = 1 << 20
+_NEAR = 64 << 10
 
 
 @dataclass(eq=False)
@@ -93,7 +94,8 @@ class Lookup:
         for file in np.unique(rows.file[chunks[likely]]).tolist():
             ones = likely[rows.file[chunks[likely]] == file]
             starts = rows.start[chunks[ones]]
-            if self.files.mapped and len(ones) > FEW:
+            # Far apart in a file that is not in memory, heads come slower out of a map.
+            if self.files.mapped and len(ones) > FEW and known.length <= _NEAR:
                 usual[ones] = (self.rows_of(file, starts, len(head)) == head).all(axis=1)
             else:
                 name = self.metadata.files[file]
