@@ -83,8 +83,12 @@ class Held:
 
 
 def expand(state: Mapping[str, Any]) -> dict[str, Any]:
-    """The state with each `Stateful` (a module, an optimizer) replaced by its own `state_dict()`."""
-    return {key: value.state_dict() if _stateful(value) else value for key, value in state.items()}
+    """The state with each `Stateful` (a module, an optimizer) replaced by its own `state_dict()`.
+
+    They are asked in the order of their keys, the same on every rank, as many of them call collectives.
+    """
+    told = {key: state[key].state_dict() for key in sorted(state, key=str) if _stateful(state[key])}
+    return {key: told.get(key, value) for key, value in state.items()}
 
 
 def _stateful(value: object) -> TypeGuard[Stateful]:
@@ -129,9 +133,11 @@ def _to_enter(value: list[Any]) -> bool:
 def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assign: bool = False) -> None:
     """Give each `Stateful` of `target` the state filled for it, and `target` itself its new objects.
 
-    `assign` makes a module take the filled tensors themselves, where its own had no memory.
+    `assign` makes a module take the filled tensors themselves, where its own had no memory. The order is
+    that of the keys, the same on every rank, as loading a state may call collectives.
     """
-    for key, value in target.items():
+    for key in sorted(target, key=str):
+        value = target[key]
         if isinstance(value, torch.nn.Module) and assign:
             value.load_state_dict(filled[key], assign=True)
         elif _stateful(value):

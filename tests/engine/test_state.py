@@ -121,3 +121,26 @@ def test_a_plain_parameter_has_plain_state():
     assert (like.shape, like.dtype, like.count_nonzero()) == ((2, 3), torch.float64, 0)
     assert sharded_like(torch.ones(2, 3), (), torch.float32).shape == ()
     assert sharded_like(None, (4,), torch.int64).tolist() == [0] * 4
+
+
+def test_states_are_asked_and_filled_in_the_order_of_their_keys():
+    """Ranks that made their dicts in other orders would meet in each other's collectives."""
+    asked, filled = [], []
+
+    class Part:
+        def __init__(self, name):
+            self.name = name
+
+        def state_dict(self):
+            asked.append(self.name)
+            return {"x": self.name}
+
+        def load_state_dict(self, state):
+            filled.append((self.name, state))
+
+    target = {"model": Part("model"), "optim": Part("optim"), "first": Part("first"), "step": 3}
+    state = expand(target)
+    assert list(state) == ["model", "optim", "first", "step"]
+    hand_over(target, state)
+    assert asked == ["first", "model", "optim"]
+    assert filled == [(name, {"x": name}) for name in asked]
