@@ -29,7 +29,7 @@ from ckptlab.plan.save import SavePlan, plan_save
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.files import Files
-from ckptlab.storage.sidecar import LAYOUT_PREFIX, layout_file, write_sidecar
+from ckptlab.storage.sidecar import SIDECAR_PREFIX, sidecar_file, write_sidecar
 from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import gc_paused
 from ckptlab.storage.where import files_at
@@ -155,7 +155,7 @@ def _save(
         # Only where all agree: a collective that broke here may have gone well on the rank that publishes.
         agreed_on = isinstance(error, CheckpointError) and not isinstance(error, LostError)
         if team.world == 1 or agreed_on:
-            beside = [layout_file(ground.save_id)] if team.rank == 0 else []
+            beside = [sidecar_file(ground.save_id)] if team.rank == 0 else []
             _clear(files, [source.metadata.files[i] for i in own] + beside)
         raise
     team.together(trace, commit)
@@ -219,13 +219,13 @@ def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground, crcs: C
 def _record(files: Files, metadata: Metadata, sync: bool) -> bytes:
     """The `.metadata` to be, once the file beside it is there, which nobody minds until then."""
     record = write_metadata(metadata, files.root)
-    files.publish(layout_file(metadata.save_id), write_sidecar(metadata, len(record)), sync)
+    files.publish(sidecar_file(metadata.save_id), write_sidecar(metadata, len(record)), sync)
     return record
 
 
 def _commit(files: Files, metadata: Metadata, record: bytes, sync: bool) -> None:
     """Publish, then clear what nobody refers to any more."""
-    beside = layout_file(metadata.save_id)
+    beside = sidecar_file(metadata.save_id)
     try:
         files.publish(METADATA_FILE, record, sync)
     except Exception:
@@ -248,7 +248,7 @@ def _clear_others(files: Files, metadata: Metadata, beside: str) -> None:
         data = name.startswith("__") and name.endswith(".distcp")
         # A save that was killed while it published leaves a file that never got its name.
         unfinished = name.startswith(f"{METADATA_FILE}.") and name.endswith(".tmp")
-        if (data or unfinished or name.startswith(LAYOUT_PREFIX)) and name not in used:
+        if (data or unfinished or name.startswith(SIDECAR_PREFIX)) and name not in used:
             files.remove(name)
 
 

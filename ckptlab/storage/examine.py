@@ -26,7 +26,7 @@ from ckptlab.storage.finding import Finding, What, count, named
 from ckptlab.storage.leftovers import check_names, check_parts, check_times
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.sidecar import layout_file, read_sidecar
+from ckptlab.storage.sidecar import read_sidecar, sidecar_file
 from ckptlab.storage.sound import Crc, Verdict, archives, check_archive, check_tensor
 from ckptlab.storage.template import crc32
 
@@ -200,7 +200,7 @@ class Examination:
 
     def _record(self) -> Iterator[Finding]:
         """Whether `.metadata` itself is sound, and the file beside it, and whether both say the same."""
-        beside = layout_file(self.checkpoint.metadata.save_id)
+        beside = sidecar_file(self.checkpoint.metadata.save_id)
         try:
             data = self.files.read(METADATA_FILE, 0, self.files.size(METADATA_FILE))
             recorded = read_metadata(data, METADATA_FILE)

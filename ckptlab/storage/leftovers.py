@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from ckptlab.storage.dcp import METADATA_FILE, writer
 from ckptlab.storage.finding import Finding, count
 from ckptlab.storage.safetensors import SUFFIX
-from ckptlab.storage.sidecar import LAYOUT_PREFIX
+from ckptlab.storage.sidecar import SIDECAR_PREFIX
 
 LATER = 60.0
 """Seconds: a data file that is younger than `.metadata` by more was likely written by another save."""
@@ -20,7 +20,7 @@ APART = 3600.0
 """Seconds: data files of one save are hardly further apart."""
 
 _UNFINISHED = re.compile(r"(__\d+)?\.metadata\.tmp")
-_NAMELESS = re.compile(rf"({re.escape(METADATA_FILE)}|{re.escape(LAYOUT_PREFIX)}.*)\.[0-9a-f]{{32}}\.tmp")
+_NAMELESS = re.compile(rf"({re.escape(METADATA_FILE)}|{re.escape(SIDECAR_PREFIX)}.*)\.[0-9a-f]{{32}}\.tmp")
 
 
 def check_names(names: Collection[str], used: Collection[str], save_id: str | None) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def check_names(names: Collection[str], used: Collection[str], save_id: str | No
                 "save's; what `mixed` and `time` find tells.",
                 name,
             )
-        ours = name.startswith(LAYOUT_PREFIX) and not name.startswith(f"{LAYOUT_PREFIX}{save_id}.")
+        ours = name.startswith(SIDECAR_PREFIX) and not name.startswith(f"{SIDECAR_PREFIX}{save_id}.")
         if _NAMELESS.fullmatch(name) or ours:
             yield Finding(
                 "note",

@@ -17,12 +17,12 @@ from ckptlab.metadata import human_bytes
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.sidecar import LAYOUT_PREFIX
+from ckptlab.storage.sidecar import SIDECAR_PREFIX
 from ckptlab.storage.where import files_at
 
 _NUMBER = re.compile(r"\d+")
 _DATA = ".distcp"
-_OWN = (f"{METADATA_FILE}.", LAYOUT_PREFIX)
+_OWN = (f"{METADATA_FILE}.", SIDECAR_PREFIX)
 
 
 @dataclass(frozen=True, repr=False)

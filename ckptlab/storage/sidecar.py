@@ -23,7 +23,7 @@ from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
 from ckptlab.storage.files import inside
 from ckptlab.storage.template import crc32
 
-LAYOUT_PREFIX = ".ckptlab-"
+SIDECAR_PREFIX = ".ckptlab-"
 TAIL = 512
 """Bytes at the end of a `.metadata` of our own that hold the id of its save."""
 
@@ -37,14 +37,14 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def layout_file(save_id: str | None) -> str:
+def sidecar_file(save_id: str | None) -> str:
     """The name of a save's file: its own, so that an older save's outlives a newer one that fails."""
-    return f"{LAYOUT_PREFIX}{save_id}{_SUFFIX}"
+    return f"{SIDECAR_PREFIX}{save_id}{_SUFFIX}"
 
 
 def sidecars(names: Sequence[str]) -> list[str]:
     """Those of `names` that some save wrote beside its `.metadata`."""
-    return [name for name in names if name.startswith(LAYOUT_PREFIX) and name.endswith(_SUFFIX)]
+    return [name for name in names if name.startswith(SIDECAR_PREFIX) and name.endswith(_SUFFIX)]
 
 
 def belongs(name: str, tail: bytes) -> bool:
@@ -53,7 +53,7 @@ def belongs(name: str, tail: bytes) -> bool:
 
 
 def _id(name: str) -> str:
-    return name.removeprefix(LAYOUT_PREFIX).removesuffix(_SUFFIX)
+    return name.removeprefix(SIDECAR_PREFIX).removesuffix(_SUFFIX)
 
 
 def write_sidecar(metadata: Metadata, record: int) -> bytes:

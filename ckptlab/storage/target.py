@@ -20,7 +20,7 @@ from ckptlab.storage.dcp import METADATA_FILE
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint, Format
 from ckptlab.storage.safetensors import INDEX_SUFFIX, SUFFIX
-from ckptlab.storage.sidecar import LAYOUT_PREFIX
+from ckptlab.storage.sidecar import SIDECAR_PREFIX
 from ckptlab.storage.stream import Stream
 from ckptlab.storage.where import files_at, is_url, parted
 
@@ -151,7 +151,7 @@ def _refuse(path: str, there: bool, overwrite: bool) -> None:
 
 def _control(name: str) -> bool:
     """Whether a file makes others a checkpoint, or tells of one."""
-    return name == METADATA_FILE or name.endswith(INDEX_SUFFIX) or name.startswith(LAYOUT_PREFIX)
+    return name == METADATA_FILE or name.endswith(INDEX_SUFFIX) or name.startswith(SIDECAR_PREFIX)
 
 
 def _source(checkpoint: Checkpoint) -> set[str]:

@@ -11,7 +11,7 @@ from ckptlab import open_checkpoint
 from ckptlab.errors import LayoutError, RankError
 from ckptlab.layout import Layout
 from ckptlab.live.ops import reshard
-from ckptlab.storage.sidecar import layout_file
+from ckptlab.storage.sidecar import sidecar_file
 from ckptlab.storage.template import template
 
 SOON = 10.0
@@ -204,4 +204,4 @@ def test_a_save_that_is_killed_leaves_the_old_or_the_new_whole(ranks4, saved, ra
     ranks4.run(ops.save_state, saved, 2)
     assert ranks4.run(ops.which_is_there, saved, "ours") == [2] * 4
     metadata = open_checkpoint(saved).metadata
-    assert set(os.listdir(saved)) == {*metadata.files, ".metadata", layout_file(metadata.save_id)}
+    assert set(os.listdir(saved)) == {*metadata.files, ".metadata", sidecar_file(metadata.save_id)}

@@ -17,7 +17,7 @@ import ckptlab
 from ckptlab import open_checkpoint
 from ckptlab.errors import PathError, RankError
 from ckptlab.storage.local import LocalFiles
-from ckptlab.storage.sidecar import layout_file
+from ckptlab.storage.sidecar import sidecar_file
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def clean(path):
     metadata = open_checkpoint(path).metadata
     used = {metadata.files[i] for i in metadata.chunks.file.tolist()}
     used |= {metadata.files[extent.file] for extent in metadata.objects.values()}
-    return set(os.listdir(path)) == {*used, ".metadata", layout_file(metadata.save_id)}
+    return set(os.listdir(path)) == {*used, ".metadata", sidecar_file(metadata.save_id)}
 
 
 @pytest.mark.parametrize("how", ["save", "async"])

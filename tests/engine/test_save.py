@@ -10,7 +10,7 @@ from engine_ops import stock_load
 
 from ckptlab import open_checkpoint, save
 from ckptlab.errors import CheckpointError, PathError
-from ckptlab.storage.sidecar import layout_file
+from ckptlab.storage.sidecar import sidecar_file
 
 
 def saved_files(path):
@@ -20,7 +20,7 @@ def saved_files(path):
 def test_it_makes_the_directory_and_reports(tmp_path):
     path = tmp_path / "deep" / "step_1"
     report = save({"w": torch.ones(4, 4), "step": 3}, path)
-    beside = layout_file(open_checkpoint(path).metadata.save_id)
+    beside = sidecar_file(open_checkpoint(path).metadata.save_id)
     assert saved_files(path) == sorted([beside, ".metadata", "__0_0.distcp"])
     assert (report.path, report.rank, report.chunks) == (str(path), 0, 1)
     assert report.nbytes == (path / "__0_0.distcp").stat().st_size
@@ -39,7 +39,7 @@ def test_a_save_over_an_older_one_writes_new_names_and_clears_the_old(tmp_path):
     assert first.files != second.files
     assert first.save_id != second.save_id
     assert saved_files(tmp_path) == sorted(
-        [layout_file(second.save_id), ".metadata", *second.files, "notes.txt"]
+        [sidecar_file(second.save_id), ".metadata", *second.files, "notes.txt"]
     )
 
 

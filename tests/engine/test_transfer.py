@@ -22,7 +22,7 @@ from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import plan_load
 from ckptlab.storage.dcp_write import write_metadata
-from ckptlab.storage.sidecar import layout_file
+from ckptlab.storage.sidecar import sidecar_file
 from ckptlab.storage.template import template
 
 SHAPE = (4, 3, 5)
@@ -44,7 +44,7 @@ def save_by_hand(state, path):
     length = np.array([(path / metadata.files[0]).stat().st_size])
     metadata = dataclasses.replace(metadata, chunks=dataclasses.replace(metadata.chunks, length=length))
     (path / ".metadata").write_bytes(write_metadata(metadata, str(path)))
-    (path / layout_file(metadata.save_id)).unlink()
+    (path / sidecar_file(metadata.save_id)).unlink()
 
 
 SAVERS = {"ours": save, "stock": stock_save, "hand": save_by_hand}

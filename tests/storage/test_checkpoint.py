@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from ckptlab.errors import CheckpointError, CorruptError, PathError, UnsafeError
 from ckptlab.layout import Layout
 from ckptlab.storage.checkpoint import FileProblem, open_checkpoint
-from ckptlab.storage.sidecar import layout_file, write_sidecar
+from ckptlab.storage.sidecar import sidecar_file, write_sidecar
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 
@@ -48,7 +48,7 @@ def test_recorded_layouts(saved):
 
     layout = Layout.parse("replicate=2,shard=2", "Replicate, Shard(0)")
     plain = open_checkpoint(saved).metadata
-    beside = saved / layout_file(plain.save_id)
+    beside = saved / sidecar_file(plain.save_id)
     record = (saved / ".metadata").stat().st_size
     beside.write_bytes(write_sidecar(replace(plain, layouts={"model.w": layout}), record))
     checkpoint = open_checkpoint(saved)

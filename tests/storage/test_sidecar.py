@@ -13,12 +13,12 @@ from ckptlab import open_checkpoint
 from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.metadata import Extent, Tensor
 from ckptlab.plan.metadata_of import metadata_of
-from ckptlab.storage.sidecar import belongs, layout_file, read_sidecar, sidecars, write_sidecar
+from ckptlab.storage.sidecar import belongs, read_sidecar, sidecar_file, sidecars, write_sidecar
 from ckptlab.storage.template import crc32
 
 HSDP = Layout(Mesh((2, 2), ("replicate", "shard")), (Replicate(), Shard(0)))
 TP = Layout(Mesh((2, 3), ranks=(9, 8, 7, 1, 2, 3)), (StridedShard(0, split_factor=3), Shard(0)))
-NAME = layout_file("an-id-of-a-save")
+NAME = sidecar_file("an-id-of-a-save")
 
 
 def sample(some=None, layout=HSDP):
@@ -64,7 +64,7 @@ def test_a_key_without_a_path_stays_without():
 
 def test_of_another_save_or_another_record_counts_as_none():
     data = write_sidecar(sample(), 1234)
-    assert read_sidecar(data, layout_file("another-save-id"), 1234) is None
+    assert read_sidecar(data, sidecar_file("another-save-id"), 1234) is None
     assert read_sidecar(data, NAME, 1235) is None
     assert read_sidecar(data, NAME, 1234) is not None
 
@@ -73,7 +73,7 @@ def test_which_may_belong():
     assert sidecars([NAME, ".metadata", "__0_0.distcp", ".ckptlab-x.json"]) == [NAME]
     assert belongs(NAME, b"...an-id-of-a-save...")
     assert not belongs(NAME, b"...another-id...")
-    assert not belongs(layout_file(""), b"anything")
+    assert not belongs(sidecar_file(""), b"anything")
 
 
 def changed(change):
@@ -165,7 +165,7 @@ def test_a_checkpoint_opens_the_same_with_and_without(tmp_path):
     from ckptlab import save
 
     save({"model": {"w": torch.ones(4, 3), "b": [torch.ones(2), {"c": 1}]}, "step": 3}, tmp_path)
-    beside = tmp_path / layout_file(open_checkpoint(tmp_path).metadata.save_id)
+    beside = tmp_path / sidecar_file(open_checkpoint(tmp_path).metadata.save_id)
     with_it = open_checkpoint(tmp_path).metadata
     beside.unlink()
     without = open_checkpoint(tmp_path).metadata
