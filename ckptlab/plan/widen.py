@@ -31,13 +31,16 @@ def widens(stored: str, wanted: str) -> bool:
     (True, False, True)
     """
     if stored in (wanted, "bool"):
-        return True
+        # float8_e8m0fnu has powers of two, and no zero.
+        return stored == wanted or wanted != "float8_e8m0fnu"
     if wanted in _COMPLEX:
         return widens(_COMPLEX.get(stored, stored), _COMPLEX[wanted])
     if stored in _FLOATS:
-        # What has no mantissa, or no zero, is no home for others.
+        # Those of 8 bits differ in what they do with the few values that they have.
+        if stored.startswith("float8") and wanted.startswith("float8"):
+            return False
         a, b = _FLOATS[stored], _FLOATS.get(wanted, (0, 0, 0))
-        return all(x <= y for x, y in zip(a, b, strict=True)) and b[1] > 0
+        return all(x <= y for x, y in zip(a, b, strict=True))
     bits, sign = _integer(stored)
     if wanted in _FLOATS:
         exponent, mantissa, _ = _FLOATS[wanted]
