@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +28,10 @@ ITEMSIZE: Mapping[str, int] = {
     "float8_e4m3fn": 1, "float8_e4m3fnuz": 1, "float8_e5m2": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
 }  # fmt: skip
 """Bytes an element, by dtype; dtypes are named as torch names them, without the `torch.`."""
+
+
+Keys = str | re.Pattern[str] | Iterable[str] | Callable[[str], bool]
+"""Which keys: a pattern as file names have them (`model.*`), a regular expression, names, or a question."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,25 @@ def near(name: str, names: Mapping[str, object] | list[str]) -> str:
     """`; did you mean ...?`, for an error about a name that is not among `names`."""
     close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def meant(keys: Iterable[str], which: Keys) -> tuple[list[str], list[str]]:
+    """Those of `keys` that are meant, in their order; and what of `which` means none: names, or the pattern.
+
+    >>> meant(["model.w", "model.b", "step"], ["step", "w"])
+    (['step'], ['w'])
+    """
+    every = list(keys)
+    if callable(which):
+        return [key for key in every if which(key)], []
+    if isinstance(which, re.Pattern):
+        found = [key for key in every if which.search(key)]
+        return found, [] if found else [which.pattern]
+    if isinstance(which, str):
+        found = [key for key in every if fnmatchcase(key, which)]
+        return found, [] if found else [which]
+    asked, known = dict.fromkeys(which), set(every)
+    return [key for key in every if key in asked], [key for key in asked if key not in known]
 
 
 def human_shape(shape: Sequence[int]) -> str:

@@ -34,11 +34,11 @@ from ckptlab.engine.state import (
 from ckptlab.engine.transfer import Source
 from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
-from ckptlab.metadata import Metadata
+from ckptlab.metadata import Keys, Metadata
 from ckptlab.plan.check import Mismatch, check, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load
-from ckptlab.plan.select import LEFT_OUT, Keys, Rename, new_names, renamed, selected, under
+from ckptlab.plan.select import LEFT_OUT, Rename, new_names, renamed, selected, under
 from ckptlab.plan.widen import widens
 from ckptlab.storage.checkpoint import open_checkpoint
 from ckptlab.storage.files import Files

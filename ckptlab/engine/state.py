@@ -292,14 +292,7 @@ def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torc
         return torch.zeros(shape, dtype=dtype, device=device)
     if isinstance(model, DTensor):
         local = torch.zeros_like(model._local_tensor, dtype=dtype)
-        return DTensor.from_local(
-            local,
-            model.device_mesh,
-            model.placements,
-            run_check=False,
-            shape=model.shape,
-            stride=model.stride(),
-        )
+        return _around(local, model)
     if isinstance(model, ShardedTensor):
         known = replace(model.metadata())
         known.tensor_properties = replace(known.tensor_properties, dtype=dtype)
@@ -313,6 +306,18 @@ def sharded_like(model: torch.Tensor | None, shape: tuple[int, ...], dtype: torc
     return torch.zeros_like(model, dtype=dtype)
 
 
+def _around(local: torch.Tensor, model: DTensor) -> DTensor:
+    """`local` as this rank's part of a tensor that is sharded as `model` is."""
+    return DTensor.from_local(
+        local,
+        model.device_mesh,
+        model.placements,
+        run_check=False,
+        shape=model.shape,
+        stride=model.stride(),
+    )
+
+
 def without_memory(value: object) -> TypeGuard[torch.Tensor]:
     """Whether it is a tensor on the meta device."""
     return isinstance(value, torch.Tensor) and not isinstance(value, ShardedTensor) and value.is_meta
@@ -322,14 +327,7 @@ def materialized(value: torch.Tensor, device: str | None) -> torch.Tensor:
     """A tensor without memory, with memory: on `device`, else on its mesh's, else on the CPU."""
     if isinstance(value, DTensor):
         local = torch.empty_like(value._local_tensor, device=device or value.device_mesh.device_type)
-        return DTensor.from_local(
-            local,
-            value.device_mesh,
-            value.placements,
-            run_check=False,
-            shape=value.shape,
-            stride=value.stride(),
-        )
+        return _around(local, value)
     return torch.empty_like(value, device=device or "cpu")
 
 

@@ -8,19 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from ckptlab.errors import LayoutError, MismatchError
-from ckptlab.metadata import Metadata, near
+from ckptlab.metadata import Keys, Metadata, meant, near
 
 V = TypeVar("V")
 
 LEFT_OUT = "\0"
 """How the name of a stored tensor begins that the target shall not have."""
-
-Keys = str | re.Pattern[str] | Iterable[str] | Callable[[str], bool]
-"""A pattern as file names have them (`model.*`), a regular expression, keys one by one, or a question."""
 
 Rename = Mapping[str, str] | Sequence[tuple[str, str]] | Callable[[str], str | None]
 """The target's key for a checkpoint's: by name, by regular expressions, or by a function (None drops it)."""
@@ -37,18 +33,7 @@ def selected(keys: Iterable[str], which: Keys | None) -> list[str]:
     every = list(keys)
     if which is None:
         return every
-    if callable(which):
-        return [key for key in every if which(key)]
-    if isinstance(which, re.Pattern):
-        found = [key for key in every if which.search(key)]
-        wrong = [] if found else [which.pattern]
-    elif isinstance(which, str):
-        found = [key for key in every if fnmatchcase(key, which)]
-        wrong = [] if found else [which]
-    else:
-        asked = dict.fromkeys(which)
-        found = [key for key in every if key in asked]
-        wrong = [key for key in asked if key not in set(every)]
+    found, wrong = meant(every, which)
     if wrong:
         raise MismatchError(
             f"the target has no key {wrong[0]!r}{near(wrong[0], every)}; nothing was loaded", wrong
@@ -64,7 +49,8 @@ def new_names(metadata: Metadata, rename: Rename) -> dict[str, str | None]:
     one name, or if a mapping names a key that is not there.
     """
     every = [*metadata.rows, *metadata.objects]
-    if isinstance(rename, Mapping) and (unknown := [key for key in rename if key not in set(every)]):
+    known = set(every)
+    if isinstance(rename, Mapping) and (unknown := [key for key in rename if key not in known]):
         raise LayoutError(
             f"rename: the checkpoint has no key {unknown[0]!r}{near(unknown[0], every)}", unknown
         )

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from ckptlab.errors import CheckpointError, PathError
 from ckptlab.events import Phase, Progress, Trace, silent
-from ckptlab.metadata import Tensor, near
+from ckptlab.metadata import Keys, Tensor, meant, near
 from ckptlab.storage.archive import Archive, reading_zip
 from ckptlab.storage.checkpoint import open_checkpoint
 from ckptlab.storage.convert_to import WRITERS, Job
@@ -26,9 +25,6 @@ from ckptlab.storage.safetensors_write import parse_size, unfit
 from ckptlab.storage.target import TORCH_SUFFIXES, target_at
 from ckptlab.storage.torch_file_write import object_archive
 from ckptlab.storage.torch_save import restricted_load
-
-Keys = str | re.Pattern[str] | Collection[str] | Callable[[str], bool]
-"""Which keys: a pattern as file names have them (`model.*`), a regular expression, names, or a question."""
 
 _SHOWN = 5
 
@@ -113,25 +109,17 @@ def _by_name(target: str | os.PathLike[str]) -> Format:
 def _chosen(checkpoint: Checkpoint, keys: Keys | None) -> tuple[tuple[Tensor, ...], list[str]]:
     """The tensors, and the names of the objects, that `keys` mean."""
     every = checkpoint.keys()
-    if keys is None:
-        chosen = set(every)
-    elif isinstance(keys, str):
-        chosen = {key for key in every if fnmatchcase(key, keys)}
-    elif isinstance(keys, re.Pattern):
-        chosen = {key for key in every if keys.search(key)}
-    elif callable(keys):
-        chosen = {key for key in every if keys(key)}
-    else:
-        chosen = set(keys)
-        missing = sorted(chosen - set(every))
-        if missing:
-            words = [f"{key!r}{near(key, list(every))}" for key in missing[:_SHOWN]]
-            raise CheckpointError(f"{checkpoint.path} has no {'; no '.join(words)}", missing)
+    chosen, missing = (list(every), []) if keys is None else meant(every, keys)
+    if missing and not isinstance(keys, str | re.Pattern):
+        missing = sorted(missing)
+        words = [f"{key!r}{near(key, list(every))}" for key in missing[:_SHOWN]]
+        raise CheckpointError(f"{checkpoint.path} has no {'; no '.join(words)}", missing)
     if not chosen:
         said = f" that are {keys!r}" if isinstance(keys, str) else ""
         raise CheckpointError(f"{checkpoint.path} has no keys{said}: there is nothing to convert", [keys])
-    tensors = tuple(tensor for tensor in checkpoint.metadata.tensors if tensor.fqn in chosen)
-    return tensors, [fqn for fqn in checkpoint.metadata.objects if fqn in chosen]
+    found = set(chosen)
+    tensors = tuple(tensor for tensor in checkpoint.metadata.tensors if tensor.fqn in found)
+    return tensors, [fqn for fqn in checkpoint.metadata.objects if fqn in found]
 
 
 def _refuse_dtypes(checkpoint: Checkpoint, tensors: Sequence[Tensor], format: Format) -> None:
