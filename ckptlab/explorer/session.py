@@ -1,13 +1,15 @@
 """One person looking at one checkpoint: what is open, chosen and asked, and the scenes of it.
 
-All that the panels show is decided here, so that it can be asserted without a browser. It
-knows no torch, no widget and no process.
+Views that share a session listen to it: what one chooses, all show. It knows no torch, no
+widget and no process.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from ckptlab.explorer.inventory import Node, Row, inventory, visible
 from ckptlab.explorer.keys import keys_panel
@@ -32,23 +34,57 @@ RECIPES: dict[str, tuple[str, str]] = {
 """Targets by name: mesh and placements as `Layout.parse` reads them."""
 
 
+Colours = Literal["rank", "file"]
+"""What a chunk's colour tells: the rank that wrote it, or the file that holds it."""
+
+Listener = Callable[[frozenset[str]], object]
+"""Is given the names of the session's fields that have just changed."""
+
+
 @dataclass
 class Session:
-    """State of one explorer. `mesh` and `placements` are as typed; `fqn` is the chosen tensor."""
+    """State of one explorer. Read its fields; set them by `change`, or by a verb that does.
+
+    `fqn` is the chosen tensor ("" if there is none), `rank` the rank that is kept lit and `file` the
+    file that is looked into (-1: none). Of the chosen tensor `dims` are drawn along y and x (None: as
+    the view sees fit), at the index `at[d]` of each other dim d (`()`: at their beginning). `mesh` and
+    `placements` are the target as typed, `rules` pairs of a key pattern and its own placements.
+    """
 
     metadata: Metadata
     query: str = ""
     fqn: str = ""
     mesh: str = "shard=4"
     placements: str = "Shard(0)"
+    rules: tuple[tuple[str, str], ...] = ()
+    rank: int = -1
+    file: int = -1
+    dims: tuple[int, int] | None = None
+    at: tuple[int, ...] = ()
+    colours: Colours = "rank"
     opened: set[str] = field(default_factory=set)
-    _foretold: tuple[Layout, Forecast] | None = None
+    _foretold: tuple[Layout, Forecast] | None = field(default=None, repr=False)
+    _listeners: list[Listener] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if not self.fqn and self.metadata.tensors:
             # The first matrix shows more than a bias would.
             matrices = [t.fqn for t in self.metadata.tensors if len(t.shape) > 1]
             self.choose(matrices[0] if matrices else self.metadata.tensors[0].fqn)
+
+    def listen(self, listener: Listener) -> Callable[[], None]:
+        """From now on call `listener` after every change; what is returned ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    def change(self, **fields: object) -> None:
+        """Set fields, then tell every listener once which of them are not what they were."""
+        changed = {name for name, value in fields.items() if getattr(self, name) != value}
+        for name in changed:
+            setattr(self, name, fields[name])
+        if changed:
+            for listener in tuple(self._listeners):
+                listener(frozenset(changed))
 
     @cached_property
     def tree(self) -> Node:
@@ -61,15 +97,17 @@ class Session:
         return visible(self.tree, self.query, frozenset(self.opened))
 
     def choose(self, fqn: str) -> None:
-        """Look at a tensor, and open the branches above it."""
-        self.fqn = self.metadata.tensor(fqn).fqn
-        self.opened |= set(_above(self.tree, self.fqn))
+        """Look at a tensor, whole, and open the branches above it; `CheckpointError` if there is none."""
+        chosen = self.metadata.tensor(fqn).fqn
+        self.opened |= set(_above(self.tree, chosen))
+        if chosen != self.fqn:
+            self.change(fqn=chosen, dims=None, at=())
 
     def press(self, line: int) -> None:
         """A line of the tree was pressed: fold or unfold a branch, choose a tensor."""
         node = self.rows[line].node
         if node.kind == "tensor":
-            self.fqn = node.fqn
+            self.choose(node.fqn)
         elif node.kind == "branch":
             self.opened ^= {node.fqn}
 

@@ -58,3 +58,37 @@ def test_the_run_is_told_in_the_forecasts_own_bars():
     short = tuple(Ran(rank, "done", n - 4, 0.25, False) for rank, n in enumerate(wanted))
     assert "foretold = read" not in session.traffic_scene(short).text
     assert session.traffic_scene(short).text.count("NOT EQUAL") == 4
+
+
+def test_listeners_are_told_once_what_has_changed():
+    session, heard = Session(hsdp_metadata()), []
+    deaf = session.listen(lambda changed: heard.append(("a", changed)))
+    session.listen(lambda changed: heard.append(("b", changed)))
+    session.change(rank=3, colours="rank", file=-1)
+    assert heard == [("a", {"rank"}), ("b", {"rank"})]
+    session.change(rank=3)
+    assert len(heard) == 2
+    deaf()
+    session.change(mesh="shard=2", placements="Shard(1)")
+    assert heard[2:] == [("b", {"mesh", "placements"})]
+
+
+def test_another_tensor_is_looked_at_whole():
+    session, heard = Session(hsdp_metadata()), []
+    session.change(dims=(1, 0), at=(0, 3))
+    session.listen(heard.append)
+    session.choose("model.layers.0.wq.weight")
+    assert (session.fqn, session.dims, session.at) == ("model.layers.0.wq.weight", None, ())
+    assert heard == [{"fqn", "dims", "at"}]
+    session.choose("model.layers.0.wq.weight")
+    assert len(heard) == 1
+
+
+def test_a_listener_may_change_what_it_is_told_of():
+    session, heard = Session(hsdp_metadata()), []
+    session.listen(lambda changed: session.change(rank=-1) if "fqn" in changed else None)
+    session.change(rank=2)
+    session.listen(heard.append)
+    session.choose("model.layers.0.wq.weight")
+    assert session.rank == -1
+    assert {"rank"} in heard
