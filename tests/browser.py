@@ -39,12 +39,27 @@ window.model = {
   on: (event, f) => (heard[event] ??= []).push(f),
   off(event, f) { heard[event] = (heard[event] ?? []).filter((g) => g !== f); },
 };
+window.twin = (link) => {      // another view of the same scene, with a model of its own
+  const own = { ...state, link }, ears = {}, root = document.createElement("div");
+  const model = {
+    get: (name) => own[name],
+    set(name, value) { own[name] = value; (ears["change:" + name] ?? []).forEach((f) => f()); },
+    save_changes() { window.sent.push({ twin: true, rank: own.rank, picked: own.picked }); },
+    on: (event, f) => (ears[event] ??= []).push(f),
+    off(event, f) { ears[event] = (ears[event] ?? []).filter((g) => g !== f); },
+  };
+  root.id = "twin";
+  document.body.append(root);
+  const stop = render({ model, el: root });
+  window.untwin = () => { stop(); root.remove(); };
+  window.twinned = model;
+};
 window.show = (header, columns) => { state.header = header; model.set("columns", bytes(columns)); };
 window.stop = render({ model: window.model, el: document.getElementById("root") });
 </script>"""
 
 
-def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT) -> str:
+def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT, link: str = "") -> str:
     """A page that draws the scene; `window.model` is the model, `window.sent` what it would tell Python."""
     header, columns = pack(scene)
     state = {
@@ -53,6 +68,7 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT
         "rank": rank,
         "picked": {},
         "hint": hint,
+        "link": link,
     }
     return PAGE % {
         "theme": theme,
@@ -60,6 +76,22 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT
         "module": MODULE,
         "state": json.dumps(state).replace("</", "<\\/"),
     }
+
+
+SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+def bright(page: Any, panel: str, root: str = "#root") -> set[int]:
+    """Marks of a panel of few that are not dimmed."""
+    options = page.locator(f'{root} [data-panel="{panel}"]').get_by_role("option")
+    classes = options.evaluate_all("all => all.map((o) => o.getAttribute('class') ?? '')")
+    return {i for i, names in enumerate(classes) if "ckl-dim" not in names}
+
+
+def point(page: Any, panel: str, x: float, y: float) -> None:
+    """Move the pointer to a place of a panel, in its units, and wait for the picture."""
+    page.mouse.move(*spot(page, panel, x, y))
+    page.evaluate(SETTLED)
 
 
 @contextmanager
@@ -78,7 +110,7 @@ def spot(page: Any, panel: str, x: float, y: float) -> tuple[float, float]:
     A panel's stage carries `data-left`, `data-top` (its origin, in pixels of the stage) and
     `data-scale-x`, `data-scale-y` (pixels a unit).
     """
-    stage = page.locator(f'[data-panel="{panel}"] .ckl-stage')
+    stage = page.locator(f'[data-panel="{panel}"] .ckl-stage').first
     box = stage.bounding_box()
     data = stage.evaluate("e => ({...e.dataset})")
     left, top = float(data["left"]), float(data["top"])

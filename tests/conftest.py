@@ -1,11 +1,11 @@
 """Fixtures that need a browser; they skip, with a reason, where there is no Chromium."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import CHROMIUM, LAUNCH, watched
+from browser import CHROMIUM, LAUNCH, LIGHT, SETTLED, stub_page, watched
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +28,15 @@ def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
         yield page
         page.screenshot(path=str(tmp_path / "last.png"))
     page.close()
+
+
+@pytest.fixture
+def shown(page: Any) -> Callable[..., Any]:
+    """Shows a scene on the stub model, and waits until it is drawn."""
+
+    def show(scene: Any, theme: str = LIGHT, **how: Any) -> Any:
+        page.set_content(stub_page(scene, theme, **how))
+        page.evaluate(SETTLED)
+        return page
+
+    return show

@@ -1,6 +1,9 @@
 /* Last part of the widget's one module: draws any packed scene (see pack.py), under one legend, all lit together.
    It decides nothing of what is shown, fetches nothing, and tells Python only what was picked. */
 
+// Each widget runs a copy of this module; views of one link find each other here.
+const links = (globalThis[Symbol.for("ckptlab.links")] ??= new Map());
+
 class View {
   constructor(model, el) {
     this.model = model;
@@ -16,23 +19,28 @@ class View {
     this.resized.observe(this.root);
     // Words and columns of a scene come one after the other: it is drawn when both are there.
     const rebuild = () => { this.stale ??= Promise.resolve().then(() => { this.stale = null; this.build(); }); };
-    const refresh = () => this.refresh();
-    this.heard = { "change:header": rebuild, "change:columns": rebuild, "change:rank": refresh, "change:picked": refresh };
+    this.heard = {
+      "change:header": rebuild, "change:columns": rebuild, "change:picked": () => this.relight(),
+      "change:rank": () => this.keepTogether(), "change:link": () => this.join(),
+    };
     for (const [event, told] of Object.entries(this.heard)) model.on(event, told);
     this.build();
+    this.join();
   }
 
   close() {
+    this.leave();
     this.resized.disconnect();
     for (const [event, told] of Object.entries(this.heard)) this.model.off(event, told);
   }
 
   build() {
     this.scene = unpack(this.model.get("header"), this.model.get("columns"));
-    this.at = null;
+    if (this.at) { this.at = null; this.relight(); }
     this.patterns = make("defs");
     const held = (this.panels ?? []).find((panel) => panel.refocus && panel.figure.contains(document.activeElement));
     this.panels = this.scene.panels.map((panel) => (panel.kind === "rows" ? new Rows(panel, this) : new Panel(panel, this)));
+    this.known = new Set(this.scene.panels.flatMap((panel) => [...panel.ranks]));
     const some = this.panels.filter((panel) => panel.n && panel.stage);
     this.status.dataset.hint = some.some((panel) => panel.data.kind === "devices") ? this.model.get("hint") ?? "" : "";
     const parts = [
@@ -107,6 +115,39 @@ class View {
     this.refresh();
   }
 
+  // ---- views of one link
+
+  join() {
+    this.leave();
+    const link = this.model.get("link");
+    this.peers = link ? links.get(link) ?? new Set() : new Set();
+    if (link) links.set(link, this.peers);
+    const [other] = this.peers;
+    this.peers.add(this);
+    if (other && this.model.get("rank") < 0) this.keep(other.model.get("rank"));
+    this.keepTogether();
+  }
+
+  leave() {
+    const { peers } = this;
+    if (!peers?.delete(this)) return;
+    for (const [link, views] of links) if (views === peers && !peers.size) links.delete(link);
+    for (const view of peers) view.refresh();
+  }
+
+  keepTogether() {
+    for (const view of this.peers ?? []) view.keep(this.model.get("rank"));
+    this.relight();
+  }
+
+  keep(rank) {
+    if (this.model.get("rank") === rank) return;
+    this.model.set("rank", rank);
+    this.model.save_changes();
+  }
+
+  relight() { for (const view of this.peers ?? [this]) view.refresh(); }
+
   // ---- what is lit
 
   pickedIn(panel) {
@@ -118,15 +159,21 @@ class View {
 
   chosen() {      // ranks that stay lit
     const rank = this.model.get("rank");
-    if (rank >= 0) return this.panels.some((panel) => panel.data.ranks.includes(rank)) ? [rank] : [];
-    return this.panels.flatMap((panel) => { const i = this.pickedIn(panel); return i === null ? [] : [...panel.ranks(i)]; });
+    return rank >= 0 ? [rank]
+      : this.panels.flatMap((panel) => { const i = this.pickedIn(panel); return i === null ? [] : [...panel.ranks(i)]; });
+  }
+
+  pointed() { return this.at ? this.at.panel.ranks(this.at.i) : []; }
+
+  everywhere(ranksOf) {      // in all views of the link, as far as this one knows the ranks
+    return [...(this.peers ?? [this])].flatMap((view) => [...ranksOf(view)]).filter((rank) => this.known.has(rank));
   }
 
   point(panel, i = -1, x = 0, y = 0) {
     const at = panel && i >= 0 ? { panel, i } : null;
     const same = at?.panel === this.at?.panel && at?.i === this.at?.i;
     this.at = at;
-    if (!same) this.refresh();
+    if (!same) this.relight();
     if (!at) { this.tip.hidePopover?.(); return; }
     if (!same) this.fillTip();
     this.tip.showPopover?.();
@@ -146,16 +193,25 @@ class View {
     const ranks = panel ? panel.ranks(i) : [], rank = ranks.length === 1 ? ranks[0] : -1;
     const again = !panel || this.pickedIn(panel) === i || (!panel.tiles && rank >= 0 && rank === this.model.get("rank"));
     this.model.set("picked", again ? {} : { panel: panel.data.name, mark: i });
-    this.model.set("rank", again ? -1 : rank);
+    if (this.known.size) {      // a view without ranks has none to let go of
+      for (const view of this.peers) if (view.model !== this.model) view.drop();
+      this.model.set("rank", again ? -1 : rank);
+    }
     this.model.save_changes();
-    this.refresh();
+    this.relight();
+  }
+
+  drop() {      // one mark is pressed in all views of a link
+    if (!Object.keys(this.model.get("picked") ?? {}).length) return;
+    this.model.set("picked", {});
+    this.model.save_changes();
   }
 
   refresh() { this.frame ??= requestAnimationFrame(() => { this.frame = null; this.light(); }); }
 
   light() {
-    const { at } = this, chosen = this.chosen(), bright = new Set([...chosen, ...(at ? at.panel.ranks(at.i) : [])]);
-    const kept = new Set(chosen), all = !at && !bright.size;
+    const { at } = this, kept = new Set(this.everywhere((view) => view.chosen()));
+    const bright = new Set([...kept, ...this.everywhere((view) => view.pointed())]), all = !at && !bright.size;
     for (const panel of this.panels) {
       const { first, ranks } = panel.data, here = at?.panel === panel ? at.i : null, own = this.pickedIn(panel);
       const shares = (i, set) => { for (let k = first[i]; k < first[i + 1]; k++) if (set.has(ranks[k])) return 1; return 0; };

@@ -59,7 +59,8 @@ class SceneView(anywidget.AnyWidget):
 
     `rank` is the rank that is kept lit (-1: none); `picked` the last mark that was pressed, as
     `{"panel": name, "mark": row}`, or empty. Both follow the browser and may be set from Python.
-    `hint` is said below a mesh while nothing is pointed at.
+    `hint` is said below a mesh while nothing is pointed at. Views of one `link` (not "") light up the
+    same ranks at once, and keep the same rank lit; the browser sees to it, Python need not.
     """
 
     _esm = MODULE
@@ -70,6 +71,7 @@ class SceneView(anywidget.AnyWidget):
     rank = traitlets.Int(-1).tag(sync=True)
     picked = traitlets.Dict().tag(sync=True)
     hint = traitlets.Unicode(HINT).tag(sync=True)
+    link = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, scene: Scene = _EMPTY, **traits: Any) -> None:
         self._scene = scene
