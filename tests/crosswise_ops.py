@@ -34,7 +34,21 @@ LAYOUTS = {
 }
 """Of "stripes" every rank holds two pieces that do not touch, which stock DCP has no words for."""
 
-SHAPES = [(8, 8), (7, 5), (3, 2), (1, 9), (5,), (0, 4), ()]
+CUBES = {
+    "hsdp_tp": ((2, 2, 2), (Replicate(), _StridedShard(0, split_factor=2), Shard(0))),
+    "hsdp_tp_columns": ((2, 2, 2), (Replicate(), Shard(0), Shard(1))),
+    "cube": ((2, 2, 2), (Shard(0), Shard(1), Shard(2))),
+    "thrice": ((2, 2, 2), (Shard(0), Shard(0), Shard(0))),
+    "thrice_turned": (
+        (2, 2, 2),
+        (_StridedShard(0, split_factor=4), _StridedShard(0, split_factor=2), Shard(0)),
+    ),
+    "fsdp_ep_copies": ((2, 2, 2), (Shard(1), Replicate(), Shard(0))),
+    "eighths": ((8,), (Shard(0),)),
+}
+"""Those of eight ranks, on meshes of three axes but for the last."""
+
+SHAPES = [(8, 8), (7, 5), (3, 2), (1, 9), (5,), (0, 4), (), (3, 4, 5)]
 
 DTYPES = [
     "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "bfloat16",
@@ -77,7 +91,7 @@ def full(name, shape, dtype="float32"):
 
 def cut(ctx, tensor, layout):
     """A DTensor of it, its bits cut whatever its dtype; placements of a dim that it has not replicate it."""
-    mesh_shape, placements = LAYOUTS[layout]
+    mesh_shape, placements = (LAYOUTS | CUBES)[layout]
     fitted = [p if isinstance(p, Replicate) or p.dim < tensor.ndim else Replicate() for p in placements]
     mesh = mesh_of(kind_of(ctx), mesh_shape)
     bits = tensor.view(_BITS[tensor.element_size()]).to(ctx.device)
@@ -121,7 +135,13 @@ def from_any_to_any(ctx, path, saver, loader, sources, targets):
     """Save a grid of layouts once, then load all of it under each target layout."""
     with quiet():
         DCP[saver].save(grid(ctx, sources), checkpoint_id=path)
-        out = {}
+    return load_grid(ctx, path, loader, sources, targets)
+
+
+def load_grid(ctx, path, loader, sources, targets):
+    """Load all of a grid of the layouts `sources` under each target layout."""
+    out = {}
+    with quiet():
         for target in targets:
             wanted, loaded = grid(ctx, sources, target), grid(ctx, sources, target)
             for tensors in loaded.values():

@@ -1,0 +1,42 @@
+"""Meshes of three axes, and keys that some ranks only hold, as pipelines and experts have them."""
+
+import crosswise_ops
+import parallel_ops as ops
+import pytest
+import stored_ops
+from ranks_fixture import pool
+
+CROSSWISE = [("ours", "ours"), ("ours", "stock"), ("stock", "ours")]
+OF_FOUR = ["rows", "columns", "hsdp", "tiles", "fsdp_tp"]
+OF_EIGHT = list(crosswise_ops.CUBES)
+
+
+def right(out, sources, targets):
+    for found in out:
+        assert list(found) == targets
+        for one in found.values():
+            assert one.tensors == len(sources) * len(crosswise_ops.SHAPES)
+            assert one.different == ()
+    assert all(sum(found[target].elements for found in out) for target in targets)
+
+
+@pytest.mark.parametrize(("saver", "loader"), CROSSWISE)
+def test_three_axes_of_eight_ranks_to_each_other_to_four_ranks_and_back(tmp_path, saver, loader):
+    there, back = str(tmp_path / "there"), str(tmp_path / "back")
+    pool(8).run(stored_ops.save_grid, there, saver, OF_EIGHT)
+    pool(4).run(stored_ops.save_grid, back, saver, OF_FOUR)
+    right(pool(8).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, OF_EIGHT), OF_EIGHT, OF_EIGHT)
+    right(pool(4).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, OF_FOUR), OF_EIGHT, OF_FOUR)
+    right(pool(8).run(crosswise_ops.load_grid, back, loader, OF_FOUR, OF_EIGHT), OF_FOUR, OF_EIGHT)
+
+
+@pytest.mark.parametrize("source", ops.WAYS)
+@pytest.mark.parametrize(("saver", "loader"), CROSSWISE)
+def test_keys_of_some_ranks_to_any_other_ranks(ranks4, tmp_path, saver, loader, source):
+    out = ranks4.run(ops.keys_of_some_ranks, str(tmp_path), saver, loader, source)
+    for target in ops.WAYS:
+        asked = [keys for keys, _, _ in (found[target] for found in out)]
+        assert {key for keys in asked for key in keys} == {f"layer{i}" for i in range(len(ops.SHAPES))}
+        assert all(len(keys) < len(ops.SHAPES) for keys in asked) == (target != "all")
+        for found in out:
+            assert found[target][1:] == ([], [])
