@@ -34,6 +34,18 @@ def redistribute(context):
     return columns.to_local().sum().item()
 
 
+def memory_of_gpus(context):
+    """Where a new tensor of this rank lies, and what is in its part of one that rank 0 scattered."""
+    import torch
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cuda", (context.world,))
+    whole = torch.arange(float(context.world), device="cuda") - 100 * context.rank
+    mine = distribute_tensor(whole, mesh, [Shard(0)]).to_local()
+    return str(mine.device), mine.item()
+
+
 def count_up(context, n):
     for i in range(n):
         context.tell((context.rank, i))

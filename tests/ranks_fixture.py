@@ -15,9 +15,9 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 @cache
 def pool(world: int, device: Literal["cpu", "cuda"] = "cpu") -> LocalRanks:
-    """`world` ranks, started at first use; skips where there are not so many GPUs."""
-    if device == "cuda" and attached_gpus() < world:
-        pytest.skip(f"needs {world} GPUs, one a rank; this machine shows {attached_gpus()}")
+    """`world` ranks, started at first use; GPUs they share if need be. Skips without a GPU for "cuda"."""
+    if device == "cuda" and not attached_gpus():
+        pytest.skip("needs an NVIDIA GPU, which this machine has not")
     ranks = LocalRanks(world, device)
     atexit.register(ranks.close)
     return ranks

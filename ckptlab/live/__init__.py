@@ -9,8 +9,8 @@ The notebook's own process never joins a process group. No pictures in here.
 """
 
 from ckptlab.live.cluster import ClusterRanks
-from ckptlab.live.gpus import attached_gpus
+from ckptlab.live.gpus import Place, attached_gpus, places
 from ckptlab.live.local import LocalRanks
 from ckptlab.live.ranks import Context, Ranks
 
-__all__ = ["ClusterRanks", "Context", "LocalRanks", "Ranks", "attached_gpus"]
+__all__ = ["ClusterRanks", "Context", "LocalRanks", "Place", "Ranks", "attached_gpus", "places"]

@@ -37,7 +37,7 @@ def join(seat: Seat, meeting: str) -> None:
         store=_reach_store(meeting, seat.world),
         rank=seat.rank,
         world_size=seat.world,
-        device_id=device if device.type == "cuda" else None,
+        device_id=device if device.type == "cuda" and "nccl" in seat.backend else None,
     )
 
 

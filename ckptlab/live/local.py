@@ -1,4 +1,4 @@
-"""Ranks as warm processes of this machine: gloo on the CPU, NCCL with one GPU a rank.
+"""Ranks as warm processes of this machine: gloo on the CPU, NCCL with one GPU a rank, gloo on shared GPUs.
 
 The driver's process starts them, listens and blames; it imports no torch and joins no group.
 """
@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Literal, Self, cast
+from typing import Self, cast
 
-from ckptlab.errors import CancelledError, CheckpointError, LayoutError
+from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.live.gang import Gang
-from ckptlab.live.gpus import attached_gpus, torch_has_cuda
+from ckptlab.live.gpus import Device, place
 from ckptlab.live.ranks import Progress, R, Seat
 from ckptlab.live.roll import Roll
 from ckptlab.live.wire import pack_call
@@ -27,17 +27,18 @@ class LocalRanks:
     """`world` processes on this machine, kept warm between runs and started anew after a failure.
 
     `device` is "cpu" or "cuda"; None takes CUDA where there is a GPU for every rank. `backend` is
-    torch.distributed's name, by default gloo on the CPU and nccl on CUDA. Raises `LayoutError` when
-    there are fewer GPUs than ranks. A module that a rank has imported is not imported again when
-    its file changes: `close()` and run on. Ranks are daemons: an op cannot use `multiprocessing`.
+    torch.distributed's name: by default nccl with a GPU a rank, and gloo on the CPU and where more
+    ranks than GPUs share them (rank r is on GPU r % GPUs). Raises `LayoutError` for ranks on CUDA
+    without a GPU, or that would share one by nccl. A module that a rank has imported is not imported
+    again when its file changes: `close()` and run on. Ranks are daemons: an op cannot use
+    `multiprocessing`.
     """
 
-    def __init__(
-        self, world: int, device: Literal["cpu", "cuda"] | None = None, backend: str | None = None
-    ) -> None:
+    def __init__(self, world: int, device: Device | None = None, backend: str | None = None) -> None:
         self.world = world
-        self.device: str = _device(world, device)
-        self.backend = backend or ("nccl" if self.device == "cuda" else "gloo")
+        self._place = place(world, device, backend)
+        self.device: str = self._place.device
+        self.backend = self._place.backend
         self._gang: Future[Gang] | None = None
         self._lock = threading.Lock()
         self._running = False
@@ -152,11 +153,11 @@ class LocalRanks:
 
     def __repr__(self) -> str:
         state = "up" if self._started() else "not started"
-        return f"LocalRanks({self.world} on {self.device}, {self.backend}, {state})"
+        return f"LocalRanks({self.world} on {self._place}, {state})"
 
     def _seats(self) -> list[Seat]:
-        device: Literal["cpu", "cuda"] = "cuda" if self.device == "cuda" else "cpu"
-        return [Seat(r, self.world, r, self.world, device, self.backend) for r in range(self.world)]
+        where, world = self._place, self.world
+        return [Seat(r, world, r, world, where.device, where.backend, where.gpus) for r in range(world)]
 
     def _started(self) -> Gang | None:
         future = self._gang
@@ -180,21 +181,3 @@ def _start(future: Future[Gang], seats: list[Seat]) -> None:
 def _end(future: Future[Gang]) -> None:
     if not future.exception():
         future.result().end()
-
-
-def _device(world: int, device: Literal["cpu", "cuda"] | None) -> Literal["cpu", "cuda"]:
-    if world < 1:
-        raise LayoutError(f"a world has at least one rank, not {world}")
-    if device is None:
-        return "cuda" if attached_gpus() >= world and torch_has_cuda() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise LayoutError(f"ranks run on 'cpu' or 'cuda', not on {device!r}")
-    gpus = attached_gpus()
-    if device == "cuda" and gpus < world:
-        raise LayoutError(
-            f"{world} ranks on CUDA need {world} GPUs, one each, and this machine shows {gpus}: "
-            "take device='cpu', or fewer ranks"
-        )
-    if device == "cuda" and not torch_has_cuda():
-        raise LayoutError("the installed torch was built without CUDA: take device='cpu'")
-    return device

@@ -18,7 +18,10 @@ Progress = Callable[[int, object], None]
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """One rank's place: of the `world`, and of the `local_world` ranks that share its machine."""
+    """One rank's place: of the `world`, and of the `local_world` ranks that share its machine.
+
+    `gpus` are those that they take in turn; 0 if each has one of its own.
+    """
 
     rank: int
     world: int
@@ -26,11 +29,13 @@ class Seat:
     local_world: int
     device: Literal["cpu", "cuda"]
     backend: str
+    gpus: int = 0
 
     @property
     def own_device(self) -> str:
         """This rank's device, as torch names it."""
-        return f"cuda:{self.local_rank}" if self.device == "cuda" else "cpu"
+        gpu = self.local_rank % self.gpus if self.gpus else self.local_rank
+        return f"cuda:{gpu}" if self.device == "cuda" else "cpu"
 
 
 @dataclass(frozen=True, slots=True)

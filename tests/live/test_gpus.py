@@ -1,4 +1,4 @@
-"""Counting GPUs, without any."""
+"""Counting GPUs, and what ranks are offered of them, without any."""
 
 import pytest
 
@@ -36,3 +36,28 @@ def test_torch_is_told_from_its_files(monkeypatch, tmp_path):
         spec = type("Spec", (), {"submodule_search_locations": [str(tmp_path / "torch")]})
         monkeypatch.setattr(gpus.importlib.util, "find_spec", lambda name, spec=spec: spec)
         assert gpus.torch_has_cuda() is expected
+
+
+@pytest.mark.parametrize(
+    ("attached", "offered"),
+    [
+        (0, ["CPU (gloo)"]),
+        (1, ["CPU (gloo)", "1 GPU (shared, gloo)"]),
+        (3, ["CPU (gloo)", "3 GPUs (shared, gloo)"]),
+        (4, ["4 GPUs (nccl)", "CPU (gloo)"]),
+        (8, ["4 GPUs (nccl)", "CPU (gloo)"]),
+    ],
+)
+def test_what_four_ranks_are_offered_they_are_given(monkeypatch, attached, offered):
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: attached)
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: True)
+    found = gpus.places(4)
+    assert [str(one) for one in found] == offered
+    assert [gpus.place(4, one.device, one.backend) for one in found] == list(found)
+    assert gpus.place(4) == found[0]
+
+
+def test_a_torch_without_cuda_offers_the_cpu(monkeypatch):
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: 4)
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: False)
+    assert gpus.places(2) == (gpus.Place("cpu", "gloo"),)

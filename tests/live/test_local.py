@@ -10,7 +10,7 @@ import live_ops as ops
 import pytest
 
 from ckptlab.errors import CancelledError, CheckpointError, LayoutError, MismatchError, RankError
-from ckptlab.live import LocalRanks, attached_gpus, local
+from ckptlab.live import LocalRanks, attached_gpus, gpus
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,14 @@ def seconds(work):
 def alive(pids):
     """The processes that still run; a zombie does not."""
     return [pid for pid in pids if Path(f"/proc/{pid}").exists() and state(pid) != "Z"]
+
+
+def gone(pids, seconds=20.0):
+    """Whether all these processes end, which takes a busy machine a while."""
+    until = time.monotonic() + seconds
+    while alive(pids) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not alive(pids)
 
 
 def state(pid):
@@ -122,7 +130,7 @@ def test_fresh_ranks_come_quickly_after_a_death(four):
     before = four.pids
     with pytest.raises(RankError, match="rank 3 died: ended with exit status 3"):
         four.run(ops.leaves, 3)
-    assert not alive(before)
+    assert gone(before)
     assert seconds(lambda: four.run(ops.total)) < 3.0
     assert not set(four.pids) & set(before)
 
@@ -160,7 +168,7 @@ def test_cancel_from_another_thread_ends_the_run(four):
     with pytest.raises(CancelledError):
         four.run(ops.slow_tell, 100, progress=on_told)
     assert time.perf_counter() - began < 3.0
-    assert not alive(before)
+    assert gone(before)
     assert four.run(ops.total) == [[10.0] * 3] * 4
 
 
@@ -192,7 +200,7 @@ def test_what_ends_a_run_in_the_driver_ends_its_ranks(four):
     before = four.pids
     with pytest.raises(KeyboardInterrupt):
         four.run(ops.slow_tell, 100, progress=stop)
-    assert not alive(before)
+    assert gone(before)
 
 
 def test_an_interrupt_of_the_process_group_leaves_idle_ranks_alone(four):
@@ -212,7 +220,7 @@ def test_close_leaves_no_process_and_no_folder(tmp_path, monkeypatch):
         pids = ranks.pids
         assert len(alive(pids)) == 2
         assert len(list(tmp_path.glob("ckptlab-ranks-*"))) == 1
-    assert not alive(pids)
+    assert gone(pids)
     assert not list(tmp_path.glob("ckptlab-ranks-*"))
     assert ranks.pids == ()
     with pytest.raises(CheckpointError, match="no rank 0 to kill"):
@@ -225,31 +233,65 @@ def test_start_returns_at_once_and_close_reaches_ranks_that_are_starting():
     future = ranks._gang
     ranks.close()
     pids = future.result(timeout=30).pids
-    until = time.monotonic() + 2.0
-    while alive(pids) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not alive(pids)
+    assert gone(pids)
 
 
 def test_worlds_and_devices_that_cannot_be_are_refused_with_the_reason(monkeypatch):
-    monkeypatch.setattr(local, "attached_gpus", lambda: 2)
-    with pytest.raises(LayoutError, match="4 ranks on CUDA need 4 GPUs, one each, and this machine shows 2"):
-        LocalRanks(4, device="cuda")
-    assert LocalRanks(4).device == "cpu"
-    monkeypatch.setattr(local, "torch_has_cuda", lambda: False)
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: 2)
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: True)
+    with pytest.raises(LayoutError, match="4 GPUs for nccl, which takes one rank on each, and this "):
+        LocalRanks(4, device="cuda", backend="nccl")
+    with pytest.raises(LayoutError, match="4 GPUs for nccl"):
+        LocalRanks(4, backend="cpu:gloo,cuda:nccl")
+    with pytest.raises(LayoutError, match="nccl moves memory of GPUs only"):
+        LocalRanks(2, device="cpu", backend="nccl")
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: False)
     with pytest.raises(LayoutError, match="torch was built without CUDA"):
         LocalRanks(2, device="cuda")
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: 0)
+    with pytest.raises(LayoutError, match="4 ranks on CUDA need 4 GPUs, or at least one that they "):
+        LocalRanks(4, device="cuda")
     with pytest.raises(LayoutError, match="at least one rank, not 0"):
         LocalRanks(0)
     with pytest.raises(LayoutError, match="not on 'tpu'"):
         LocalRanks(1, device="tpu")
 
 
+def test_ranks_without_a_word_on_devices_take_a_gpu_each_or_none(monkeypatch):
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: 3)
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: True)
+    chosen = {world: (LocalRanks(world).device, LocalRanks(world).backend) for world in (1, 3, 4)}
+    assert chosen == {1: ("cuda", "nccl"), 3: ("cuda", "nccl"), 4: ("cpu", "gloo")}
+
+
+def test_more_ranks_than_gpus_share_them_in_turn_by_gloo(monkeypatch):
+    monkeypatch.setattr(gpus, "attached_gpus", lambda: 3)
+    monkeypatch.setattr(gpus, "torch_has_cuda", lambda: True)
+    ranks = LocalRanks(7, device="cuda")
+    assert ranks.backend == "gloo"
+    assert [seat.own_device for seat in ranks._seats()] == [f"cuda:{r}" for r in (0, 1, 2, 0, 1, 2, 0)]
+    assert repr(ranks) == "LocalRanks(7 on 3 GPUs (shared, gloo), not started)"
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(attached_gpus() == 0, reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(attached_gpus() == 0, reason="needs an NVIDIA GPU, which this machine has not")
 def test_nccl_on_one_gpu_a_rank():
     world = min(4, attached_gpus())
-    with LocalRanks(world, device="cuda") as ranks:
+    with LocalRanks(world) as ranks:
         total = world * (world + 1) / 2
         assert ranks.run(ops.total) == [[total] * 3] * world
         assert ranks.run(ops.whoami)[0] == (0, world, "cuda:0", "nccl", "hi")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(attached_gpus() == 0, reason="needs an NVIDIA GPU, which this machine has not")
+def test_ranks_that_share_gpus_are_one_group_that_moves_memory_of_gpus():
+    shared = attached_gpus()
+    world = shared + 3
+    with LocalRanks(world, device="cuda") as ranks:
+        assert ranks.run(ops.total) == [[world * (world + 1) / 2] * 3] * world
+        devices = [f"cuda:{rank % shared}" for rank in range(world)]
+        assert ranks.run(ops.whoami) == [(r, world, devices[r], "gloo", "hi") for r in range(world)]
+        assert ranks.run(ops.memory_of_gpus) == [(devices[r], float(r)) for r in range(world)]
+        with pytest.raises(RankError, match="rank 2 failed: ZeroDivisionError: the cause"):
+            ranks.run(ops.raises_on, 2)
