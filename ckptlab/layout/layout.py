@@ -8,20 +8,16 @@ torch and no "me": a rank is an argument.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout.box import Box, Boxes, Ints
+from ckptlab.layout.box import Boxes, Ints
 from ckptlab.layout.mesh import Mesh
 from ckptlab.layout.placement import Placement, Replicate, Shard, StridedShard, parse_placements
-
-Runs = tuple[tuple[int, int], ...]
-"""Half-open intervals of one tensor dim, in the order in which a rank stores them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,34 +102,37 @@ class Layout:
         """
         return cls(Mesh.parse(mesh), parse_placements(placements))
 
-    def shards(self, shape: Sequence[int]) -> Shards:
-        """What every rank holds of a tensor of this shape, rank by rank in mesh order.
+    def shards(self, shape: Sequence[int], ranks: Sequence[int] | None = None) -> Shards:
+        """What every rank, or each of `ranks`, holds of a tensor of this shape, rank by rank in mesh order.
 
         Raises `LayoutError` if a placement names a dim that the tensor has not.
         """
-        return _shards(self, tuple(shape))
+        return _shards(self, tuple(shape), None if ranks is None else tuple(ranks))
 
     def local_shape(self, shape: Sequence[int], rank: int) -> tuple[int, ...]:
         """The shape of the rank's local tensor; 0 in a dim of which it holds nothing."""
-        where = self.mesh.coordinate(rank)
-        return tuple(
-            sum(b - a for a, b in _runs(n, self._cuts(d, len(shape)), where)) for d, n in enumerate(shape)
-        )
+        return tuple(int(runs.length.sum()) for runs in self._runs(shape, rank))
 
     def first_offset(self, shape: Sequence[int], rank: int) -> tuple[int, ...]:
         """Where the local tensor's first element lies; the dim's size where there is none."""
-        where = self.mesh.coordinate(rank)
-        runs = [_runs(n, self._cuts(d, len(shape)), where) for d, n in enumerate(shape)]
-        return tuple(r[0][0] if r else n for r, n in zip(runs, shape, strict=True))
+        runs = self._runs(shape, rank)
+        return tuple(int(r.begin[0]) if len(r.begin) else n for r, n in zip(runs, shape, strict=True))
 
     def replicas(self, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """The ranks that hold the same, group by group; ranks that hold nothing are in none."""
         shards = self.shards(shape)
+        begin = np.flatnonzero(np.diff(shards.rank, prepend=-1))
+        rows = np.concatenate([shards.boxes.offsets, shards.boxes.shapes], axis=1)
         held: dict[bytes, list[int]] = {}
-        for rank in dict.fromkeys(shards.rank.tolist()):
-            boxes = shards.of(rank).boxes
-            held.setdefault(boxes.offsets.tobytes() + boxes.shapes.tobytes(), []).append(rank)
+        end = np.append(begin, len(rows))[1:]
+        for low, high, rank in zip(begin.tolist(), end.tolist(), shards.rank[begin].tolist(), strict=True):
+            held.setdefault(rows[low:high].tobytes(), []).append(rank)
         return tuple(tuple(ranks) for ranks in held.values())
+
+    def _runs(self, shape: Sequence[int], rank: int) -> list[_DimRuns]:
+        """What one rank holds, dim by dim."""
+        where = np.array([self.mesh.coordinate(rank)], np.int64)
+        return [_dim_runs(n, self._cuts(d, len(shape)), where) for d, n in enumerate(shape)]
 
     def _cuts(self, dim: int, ndim: int) -> tuple[tuple[int, int, int], ...]:
         """What cuts this dim, in order: (axis, its size, split factor)."""
@@ -155,90 +154,86 @@ class Layout:
 
 
 @lru_cache(maxsize=4096)
-def _shards(layout: Layout, shape: tuple[int, ...]) -> Shards:
+def _shards(layout: Layout, shape: tuple[int, ...], ranks: tuple[int, ...] | None = None) -> Shards:
     if not shape:
         for placement in layout.placements:
             if isinstance(placement, Shard | StridedShard):
                 raise LayoutError(f"{placement} cannot cut a scalar")
-    cuts = [layout._cuts(d, len(shape)) for d in range(len(shape))]
-    ranks, boxes, local = [], [], []
-    pieces_of: dict[tuple[Runs, ...], list[tuple[Box, tuple[int, ...]]]] = {}
-    for place, rank in enumerate(layout.mesh.rank_list):
-        where = tuple(int(i) for i in np.unravel_index(place, layout.mesh.shape))
-        runs = tuple(_runs(n, c, where) for n, c in zip(shape, cuts, strict=True))
-        if runs not in pieces_of:
-            pieces_of[runs] = _pieces(runs)
-        for box, corner in pieces_of[runs]:
-            ranks.append(rank)
-            boxes.append(box)
-            local.append(corner)
-    return Shards(
-        np.array(ranks, np.int64),
-        Boxes.of(boxes, len(shape)),
-        np.array(local, np.int64).reshape(len(ranks), len(shape)),
-    )
+    rank = np.array(layout.mesh.rank_list if ranks is None else ranks, np.int64)
+    places = range(len(rank)) if ranks is None else [layout.mesh.place(r) for r in ranks]
+    where = np.stack(np.unravel_index(np.array(places, np.int64), layout.mesh.shape), axis=1)
+    dims = [_dim_runs(n, layout._cuts(d, len(shape)), where) for d, n in enumerate(shape)]
+    count = np.ones(len(rank), np.int64)
+    for dim in dims:
+        count *= np.diff(dim.first)
+    # A rank has the product of the runs of all its dims, the last dim's next to each other.
+    owner = np.repeat(np.arange(len(rank)), count)
+    turn = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    offsets, shapes, local = (np.empty((len(owner), len(shape)), np.int64) for _ in range(3))
+    for d in reversed(range(len(shape))):
+        first, many = dims[d].first[owner], np.diff(dims[d].first)[owner]
+        run = first + turn % many
+        turn = turn // many
+        offsets[:, d], shapes[:, d], local[:, d] = dims[d].begin[run], dims[d].length[run], dims[d].at[run]
+    return Shards(rank[owner], Boxes(offsets, shapes), local)
 
 
-def _pieces(runs: tuple[Runs, ...]) -> list[tuple[Box, tuple[int, ...]]]:
-    """The boxes that the product of the runs of all dims makes, each with its corner in the local tensor."""
-    placed = []
-    for dim_runs in runs:
-        at, row = 0, []
-        for a, b in dim_runs:
-            row.append((a, b - a, at))
-            at += b - a
-        placed.append(row)
-    return [
-        (Box(tuple(r[0] for r in combo), tuple(r[1] for r in combo)), tuple(r[2] for r in combo))
-        for combo in itertools.product(*placed)
-    ]
+@dataclass(frozen=True, eq=False)
+class _DimRuns:
+    """The runs of one dim: the i-th rank has the rows `first[i]:first[i + 1]`, `at` in its own memory."""
+
+    first: Ints
+    begin: Ints
+    length: Ints
+    at: Ints
 
 
-def _runs(size: int, cuts: tuple[tuple[int, int, int], ...], where: tuple[int, ...]) -> Runs:
-    """The runs of a dim of `size` that the rank at `where` is left with after all cuts."""
-    return _cut_runs(size, tuple((n, factor, where[axis]) for axis, n, factor in cuts))
-
-
-@lru_cache(maxsize=65536)
-def _cut_runs(size: int, cuts: tuple[tuple[int, int, int], ...]) -> Runs:
-    runs: Runs = ((0, size),)
-    for n, factor, index in cuts:
-        total = sum(b - a for a, b in runs)
-        runs = _merge(
-            run
-            for begin, length in _pieces_of(total, factor)
-            for run in _window(runs, begin + _start(length, n, index), begin + _start(length, n, index + 1))
+def _dim_runs(size: int, cuts: Sequence[tuple[int, int, int]], where: Ints) -> _DimRuns:
+    """What ranks at the coordinates `where` are left with of a dim of `size`, after all cuts."""
+    ranks = len(where)
+    owner, begin, length = np.arange(ranks), np.zeros(ranks, np.int64), np.full(ranks, size, np.int64)
+    for axis, n, factor in cuts:
+        at = _behind(owner, length, ranks)
+        total = np.bincount(owner, length, ranks).astype(np.int64)
+        # The concatenated runs of a rank are cut into `factor` pieces, and it keeps its share of each.
+        low, high = _shares(total, n, factor, where[:, axis])
+        run, piece = (a.ravel() for a in np.meshgrid(np.arange(len(owner)), np.arange(factor), indexing="ij"))
+        start = np.maximum(low[owner[run], piece], at[run])
+        stop = np.minimum(high[owner[run], piece], at[run] + length[run])
+        keep = np.flatnonzero(start < stop)
+        keep = keep[np.lexsort((run[keep], piece[keep], owner[run[keep]]))]
+        owner, begin, length = _joined(
+            owner[run[keep]], begin[run[keep]] + start[keep] - at[run[keep]], stop[keep] - start[keep]
         )
-    return tuple(run for run in runs if run[1] > run[0])
+    keep = np.flatnonzero(length)
+    owner, begin, length = owner[keep], begin[keep], length[keep]
+    first = np.concatenate([[0], np.cumsum(np.bincount(owner, minlength=ranks))])
+    return _DimRuns(first, begin, length, _behind(owner, length, ranks))
 
 
-def _pieces_of(total: int, factor: int) -> list[tuple[int, int]]:
-    """`torch.chunk` of `total` into `factor`: begin and length of each piece."""
-    bounds = [_start(total, factor, i) for i in range(factor + 1)]
-    return [(a, b - a) for a, b in itertools.pairwise(bounds)]
+def _shares(total: Ints, n: int, factor: int, index: Ints) -> tuple[Ints, Ints]:
+    """Begin and end of what ranks, each number `index` of `n`, keep of each of `factor` pieces of `total`.
+
+    Both `(ranks, factor)`; `torch.chunk` cuts so into pieces, and those into shares.
+    """
+    edge = np.minimum(total[:, None], (-(-total // factor))[:, None] * np.arange(factor + 1))
+    piece = np.diff(edge, axis=1)
+    step = -(-piece // n)
+    low, high = (edge[:, :-1] + np.minimum(piece, step * (index + i)[:, None]) for i in (0, 1))
+    return low, high
 
 
-def _start(length: int, n: int, index: int) -> int:
-    """Where chunk `index` of `n` begins, as `torch.chunk` cuts `length`."""
-    return min(length, -(-length // n) * index)
+def _behind(owner: Ints, length: Ints, ranks: int) -> Ints:
+    """Where each run begins if those of one owner, which stand together, lie one behind the other."""
+    end = np.cumsum(length)
+    before = np.cumsum(np.bincount(owner, length, ranks).astype(np.int64))
+    begin: Ints = end - length - np.concatenate([[0], before])[owner]
+    return begin
 
 
-def _window(runs: Runs, begin: int, end: int) -> Runs:
-    """The part of concatenated runs from position `begin` to `end`."""
-    cut, at = [], 0
-    for a, b in runs:
-        low, high = max(begin, at), min(end, at + b - a)
-        if low < high:
-            cut.append((a + low - at, a + high - at))
-        at += b - a
-    return tuple(cut)
-
-
-def _merge(runs: Iterable[tuple[int, int]]) -> Runs:
-    merged: list[tuple[int, int]] = []
-    for a, b in runs:
-        if merged and merged[-1][1] == a:
-            merged[-1] = (merged[-1][0], b)
-        else:
-            merged.append((a, b))
-    return tuple(merged)
+def _joined(owner: Ints, begin: Ints, length: Ints) -> tuple[Ints, Ints, Ints]:
+    """The runs, those of one owner that touch made one."""
+    fresh = np.ones(len(owner), bool)
+    fresh[1:] = (owner[1:] != owner[:-1]) | (begin[1:] != begin[:-1] + length[:-1])
+    at = np.flatnonzero(fresh)
+    return owner[at], begin[at], np.add.reduceat(length, at) if len(at) else length

@@ -75,11 +75,15 @@ class Mesh:
 
     def coordinate(self, rank: int) -> tuple[int, ...]:
         """Where a rank stands, one number an axis; `LayoutError` for a rank that is not in the mesh."""
-        try:
-            place = self.rank_list.index(rank)
-        except ValueError:
-            raise LayoutError(f"rank {rank} is not in {self!r} with ranks {self.rank_list}") from None
-        return tuple(int(i) for i in np.unravel_index(place, self.shape))
+        return tuple(int(i) for i in np.unravel_index(self.place(rank), self.shape))
+
+    def place(self, rank: int) -> int:
+        """The position of a rank, row by row; `LayoutError` for a rank that is not in the mesh."""
+        if not self.ranks and 0 <= rank < self.size:
+            return rank
+        if rank not in self.ranks:
+            raise LayoutError(f"rank {rank} is not in {self!r} with ranks {self.rank_list}")
+        return self.ranks.index(rank)
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}={n}" for name, n in zip(self.axes, self.shape, strict=True))

@@ -121,3 +121,23 @@ def test_a_dim_that_is_not_there_is_named(shape, placement, words):
 def test_placements_must_be_one_for_each_axis():
     with pytest.raises(LayoutError, match="2 axes"):
         Layout(Mesh((2, 2)), (Shard(0),))
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases(), st.randoms())
+def test_some_ranks_hold_what_they_hold_among_all(case, random):
+    shape, layout = case
+    some = random.sample(range(layout.mesh.size), random.randint(0, layout.mesh.size))
+    seen = layout.shards(shape, some)
+    assert list(dict.fromkeys(seen.rank.tolist())) == [
+        r for r in some if layout.shards(shape).of(r).rank.size
+    ]
+    for rank in some:
+        mine, whole = seen.of(rank), layout.shards(shape).of(rank)
+        assert mine.boxes.offsets.tolist() == whole.boxes.offsets.tolist()
+        assert mine.boxes.shapes.tolist() == whole.boxes.shapes.tolist()
+        assert mine.local.tolist() == whole.local.tolist()
+
+
+def test_a_mesh_without_a_shard_has_no_replicas():
+    assert Layout(Mesh((4,)), (Shard(0),)).replicas((0, 3)) == ()
