@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -178,9 +178,20 @@ def _refuse_different(told: Sequence[Values], objects: Mapping[str, bytes], team
         )
         raise CheckpointError(
             "plain values must be the same on every rank, or all but one would be lost; nothing was saved:\n"
-            f"{lines}\nSave each under a key of its own rank (f'rng.{{rank}}'), or make it a DTensor.",
+            f"{lines}\nSave each under a key of its own rank (f'rng.{{rank}}'), or make it a DTensor."
+            f"{_of_groups(wrong)}",
             sorted(wrong),
         )
+
+
+def _of_groups(wrong: Collection[str]) -> str:
+    """What to do where ranks that train different parameters have different groups of them."""
+    if not any("param_groups" in fqn for fqn in wrong):
+        return ""
+    return (
+        " Groups of an optimizer are told by parameter with "
+        "torch's StateDictOptions(flatten_optimizer_state_dict=True)."
+    )
 
 
 def _value(data: bytes) -> object:
