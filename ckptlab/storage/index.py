@@ -6,11 +6,14 @@ Pure arithmetic of ints, slices and `...`. It knows no file and no array.
 from __future__ import annotations
 
 import operator
+import re
 from typing import Any, NoReturn
 
 import numpy as np
 
 from ckptlab.errors import SliceError
+
+_SLICE = re.compile(r"([+-]?\d+)?\s*:\s*([+-]?\d+)?\s*(?::\s*([+-]?\d+)?)?")
 
 
 def parse_index(index: Any, shape: tuple[int, ...], fqn: str) -> tuple[list[range], tuple[Any, ...]]:
@@ -61,6 +64,32 @@ def _integer(step: Any, fqn: str) -> int:
 def _refuse(fqn: str, why: str) -> NoReturn:
     raise SliceError(
         f"tensor {fqn!r} cannot be indexed so: {why}; read with ints and slices, then index the array", [fqn]
+    )
+
+
+def typed_index(text: str) -> tuple[Any, ...]:
+    """An index as it is typed: `[10:20, ::3]`, with or without its brackets; nothing typed is everything.
+
+    `SliceError` for what is no list of ints, slices and `...`.
+    """
+    inner = text.strip()
+    if inner.startswith("[") and inner.endswith("]"):
+        inner = inner[1:-1].strip()
+    parts = [part.strip() for part in inner.removesuffix(",").split(",")] if inner else []
+    return tuple(_typed_step(part, text) for part in parts)
+
+
+def _typed_step(part: str, text: str) -> Any:
+    if part == "...":
+        return ...
+    if re.fullmatch(r"[+-]?\d+", part):
+        return int(part)
+    if found := _SLICE.fullmatch(part):
+        return slice(*(None if end is None else int(end) for end in found.groups()))
+    raise SliceError(
+        f"{text.strip()!r} is no part of a tensor: {part!r} is neither a number, a slice nor '...'; "
+        "write such as [10:20, ::3]",
+        [text],
     )
 
 

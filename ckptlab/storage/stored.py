@@ -107,6 +107,11 @@ class StoredTensor:
         return len(self.shape)
 
     @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return ITEMSIZE[self.dtype]
+
+    @property
     def nbytes(self) -> int:
         """Bytes of its elements."""
         return self._tensor.nbytes
@@ -123,10 +128,15 @@ class StoredTensor:
         `CorruptError` for elements that are stored nowhere or wrongly.
         """
         ranges, view = parse_index(index, self.shape, self.fqn)
-        bits = np.empty([len(r) for r in ranges], _BITS[ITEMSIZE[self.dtype]])
+        return self.product(ranges)[view]
+
+    def product(self, ranges: Sequence[range]) -> Array:
+        """The elements at the product of ascending `ranges`, one a dim."""
+        bits = np.empty([len(r) for r in ranges], _BITS[self.itemsize])
         if bits.size:
             self.fill(bits, ranges)
-        return bits.view(numpy_dtype(self.dtype))[view]
+        values: Array = bits.view(numpy_dtype(self.dtype))
+        return values
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:

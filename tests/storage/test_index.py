@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptlab.errors import SliceError
-from ckptlab.storage.index import parse_index, within
+from ckptlab.storage.index import parse_index, typed_index, within
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,25 @@ def test_a_scalar_has_no_dim_to_index():
     assert parse_index((), (), "s") == ([], ())
     with pytest.raises(SliceError, match="'s' has 0 dims, and the index has 1 parts"):
         parse_index(0, (), "s")
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        ("", ()),
+        ("[]", ()),
+        (" [10:20, ::3] ", (slice(10, 20), slice(None, None, 3))),
+        ("-1", (-1,)),
+        ("3, ...", (3, ...)),
+        (":, 5:1:-2", (slice(None), slice(5, 1, -2))),
+        ("[4,]", (4,)),
+    ],
+)
+def test_an_index_is_read_as_it_is_typed(text, index):
+    assert typed_index(text) == index
+
+
+@pytest.mark.parametrize("text", ["x", "[1:2", "1;2", "1:2:3:4", "1.5", "__import__('os')", "1,,2", ":-"])
+def test_what_is_no_index_is_refused(text):
+    with pytest.raises(SliceError, match="is no part of a tensor"):
+        typed_index(text)
