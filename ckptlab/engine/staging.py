@@ -1,93 +1,149 @@
 """What a rank offers to a save, copied into CPU memory of its own: training may go on.
 
-The copies are kept and filled again by the next save. It knows plain memory only: not how a
+The memory is kept and filled again by the next save. It knows plain memory only: not how a
 tensor is sharded, nor who else holds it, nor where it will be written.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from ckptlab.engine.agree import Offer
+from ckptlab.engine.memory import Bytes
 
-Kind = tuple[torch.dtype, torch.Size, bool]
-"""What a buffer is for: elements of a dtype, in a shape; and whether it is pinned."""
+_ALIGNED = 64
+_PORTABLE = 1
 
 
 @dataclass(eq=False)
 class Stage:
-    """Buffers for the copy of one state; a save of the same shapes and dtypes fills the same ones again.
+    """CPU memory for the copy of one state; a save of the same size, or a little less, fills it again.
 
-    A buffer that a save did not need is let go. Memory of a GPU is copied into pinned buffers. What
-    `copy` gave is good until the next `copy`.
+    It is pinned if any of the state is in memory of a GPU. What `copy` gave is good until the next `copy`.
     """
 
-    _buffers: dict[Kind, list[torch.Tensor]] = field(default_factory=dict)
+    _slab: _Slab | None = None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the buffers."""
-        return sum(buffer.nbytes for buffers in self._buffers.values() for buffer in buffers)
+        """Bytes of that memory."""
+        return self._slab.nbytes if self._slab else 0
 
     def copy(self, mine: Offer) -> Offer:
-        """The same offer, with all elements in these buffers; done when it returns.
+        """The same offer, with all elements in this memory; done when it returns.
 
         Tensors that are the same memory are copied once. Raises what torch raises for a tensor that has
-        no memory (of the meta device).
+        no memory (of the meta device), and where the driver refuses to pin so much.
         """
-        copying = _Copying(self._buffers)
-        self._buffers = copying.used
+        found: dict[tuple[object, ...], int] = {}
+        sources: list[torch.Tensor] = []
+        placed: dict[str, list[tuple[int, list[int]]]] = {}
+        for fqn, one in mine.held.items():
+            places = placed[fqn] = []
+            for tensor in one.memory:
+                source, back = _in_order(tensor)
+                at = found.setdefault(_identity(source), len(sources))
+                if at == len(sources):
+                    sources.append(source)
+                places.append((at, back))
+        copies = self._copies(sources)
         held = {
-            fqn: replace(one, memory=tuple(map(copying.copy_of, one.memory)))
+            fqn: replace(
+                one,
+                memory=tuple(copies[at].permute(back) if back else copies[at] for at, back in placed[fqn]),
+            )
             for fqn, one in mine.held.items()
         }
-        copying.run()
         return replace(mine, held=held)
 
+    def _copies(self, sources: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+        if not sources:
+            self._slab = None
+            return ()
+        gpus = {source.device for source in sources if source.is_cuda}
+        kinds = [(source.dtype, source.shape) for source in sources]
+        nbytes = sum(map(_room, kinds))
+        if self._slab is None or not self._slab.suits(nbytes, bool(gpus)):
+            self._slab = None  # let go of first: two may be more than there is
+            self._slab = _Slab(nbytes, next(iter(gpus), None))
+        copies = self._slab.cut(kinds)
+        # From a GPU to pinned memory this only queues the copies. A bit that says "conjugate" or "negative"
+        # would be worked off on the CPU, in elements that are still to come.
+        sources = [source.resolve_conj().resolve_neg() for source in sources] if gpus else sources
+        torch._foreach_copy_(list(copies), list(sources), non_blocking=bool(gpus))
+        for gpu in gpus:
+            torch.cuda.current_stream(gpu).synchronize()
+        return copies
 
-class _Copying:
-    """One filling of the buffers: first every tensor gets its own, then all are copied."""
 
-    def __init__(self, spare: dict[Kind, list[torch.Tensor]]) -> None:
-        self.used: dict[Kind, list[torch.Tensor]] = {}
-        self._spare = spare
-        self._copies: dict[tuple[object, ...], torch.Tensor] = {}
-        self._from: list[torch.Tensor] = []
+Kind = tuple[torch.dtype, torch.Size]
 
-    def copy_of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Where the elements will be."""
-        if tensor.is_contiguous():
-            return self._dense(tensor)
-        # A transposed matrix is copied in the order of its memory: one run, and maybe another's alias.
-        order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride()[dim])
-        dense = self._dense(tensor.permute(order))
-        return dense.permute(sorted(range(tensor.ndim), key=order.__getitem__))
 
-    def run(self) -> None:
-        """Copy all; return when that is done."""
-        if self._from:
-            torch._foreach_copy_(list(self._copies.values()), self._from, non_blocking=True)
-        for device in {tensor.device for tensor in self._from if tensor.is_cuda}:
-            torch.cuda.current_stream(device).synchronize()
+def _room(kind: Kind) -> int:
+    dtype, shape = kind
+    return -(-shape.numel() * dtype.itemsize // _ALIGNED) * _ALIGNED
 
-    def _dense(self, tensor: torch.Tensor) -> torch.Tensor:
-        place = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
-        key = (place, tensor.dtype, tensor.is_conj(), tensor.is_neg())
-        copy = self._copies.get(key)
-        if copy is None:
-            copy = self._copies[key] = self._buffer((tensor.dtype, tensor.shape, tensor.is_cuda))
-            self._from.append(tensor)
-        return copy
 
-    def _buffer(self, kind: Kind) -> torch.Tensor:
-        dtype, shape, pinned = kind
-        if spare := self._spare.get(kind):
-            buffer = spare.pop()
-        else:
-            # By bytes: torch warns of making complex32.
-            raw = torch.empty(shape.numel() * dtype.itemsize, dtype=torch.uint8, pin_memory=pinned)
-            buffer = raw.view(dtype).view(shape)
-        self.used.setdefault(kind, []).append(buffer)
-        return buffer
+def _in_order(tensor: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    """The elements in the order of their memory, and how to permute them back; no order if they are so.
+
+    So a transposed matrix is copied as one run, and maybe it is another's alias.
+    """
+    if tensor.is_contiguous():
+        return tensor, []
+    order = sorted(range(tensor.ndim), key=lambda dim: -tensor.stride()[dim])
+    return tensor.permute(order), sorted(range(tensor.ndim), key=order.__getitem__)
+
+
+def _identity(tensor: torch.Tensor) -> tuple[object, ...]:
+    """The same for tensors that are the same elements."""
+    place = (tensor.data_ptr(), tensor.device, tensor.shape, tensor.stride())
+    return place, tensor.dtype, tensor.is_conj(), tensor.is_neg()
+
+
+class _Slab:
+    """One piece of CPU memory, pinned for the sake of `gpu` if there is one, cut into tensors.
+
+    torch's own pinned memory is rounded up to a power of two, and is never given back.
+    """
+
+    def __init__(self, nbytes: int, gpu: torch.device | None) -> None:
+        # numpy asks the system for huge pages, by which new memory is there several times sooner.
+        array = np.empty(max(1, nbytes), np.uint8)
+        if gpu is not None:
+            _pin(array, gpu)
+        self.nbytes, self._pinned = nbytes, gpu is not None
+        self._raw = torch.from_numpy(array)
+        self._kinds: Sequence[Kind] = ()
+        self._tensors: Sequence[torch.Tensor] = ()
+
+    def suits(self, nbytes: int, pinned: bool) -> bool:
+        """Whether so much goes in, most of it is needed, and it is pinned if that is asked for."""
+        return pinned == self._pinned and self.nbytes * 3 // 4 <= nbytes <= self.nbytes
+
+    def cut(self, kinds: Sequence[Kind]) -> Sequence[torch.Tensor]:
+        """A contiguous tensor of each kind; those of last time if the kinds are the same."""
+        if kinds != self._kinds:
+            self._kinds, tensors, at = kinds, [], 0
+            for dtype, shape in kinds:
+                one = self._raw[at : at + shape.numel() * dtype.itemsize]
+                tensors.append(one.view(dtype).view(shape))
+                at += _room((dtype, shape))
+            self._tensors = tensors
+        return self._tensors
+
+
+def _pin(array: Bytes, gpu: torch.device) -> None:
+    """Pin memory until it is freed."""
+    runtime = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    start = array.ctypes.data
+    # Asked on the rank's own GPU: the CUDA of this process would else begin on the first one, too.
+    with torch.cuda.device(gpu):
+        torch.cuda.check_error(int(runtime.cudaHostRegister(start, array.nbytes, _PORTABLE)))
+    # Not at exit: by then CUDA is gone, and so will be the memory.
+    weakref.finalize(array, runtime.cudaHostUnregister, start).atexit = False
