@@ -144,10 +144,10 @@ def test_a_future_tells_how_far_the_save_is_and_what_came_of_it(tmp_path):
 
 
 def test_buffers_are_kept_for_the_next_save_or_not(tmp_path):
-    ckptlab.async_save({"w": torch.zeros(1000)}, tmp_path, keep_buffers=False).result(30)
+    ckptlab.async_save({"w": torch.zeros(1024)}, tmp_path, keep_buffers=False).result(30)
     assert module._DESK.stage.nbytes == 0
-    ckptlab.async_save({"w": torch.zeros(1000)}, tmp_path).result(30)
-    assert module._DESK.stage.nbytes == 4000
+    ckptlab.async_save({"w": torch.zeros(1024)}, tmp_path).result(30)
+    assert module._DESK.stage.nbytes == 4096
     assert isinstance(module._DESK.stage, Stage)
 
 
