@@ -1,161 +1,207 @@
 """The picture of a mesh: its ranks in a grid with named axes, and who holds the same.
 
-Axes nest: the last lies along x, the one before along y, a third and fourth repeat the whole
-grid along x and y. Plain data: no torch and no drawing.
+Ranks that hold the same have one colour and, where they are neighbours, one outline; ranks of one
+host stand on one ground. Plain data: no torch and no drawing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
 
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Mark, Note, Panel, collect, count
-from ckptlab.layout import Box, Layout, Mesh, Replicate
+import numpy as np
 
-CELL, GAP = 1.0, 0.2
-EDGE = GAP / 2
-"""Room round the cells, for the outlines."""
+from ckptlab.errors import LayoutError
+from ckptlab.explorer.grid import CELL, GAP, Grid, grid
+from ckptlab.explorer.held import Held, copies, held, listed, together
+from ckptlab.explorer.scene import (
+    FILLED,
+    GROUND,
+    HATCHED,
+    NEUTRAL,
+    OUTLINED,
+    Fact,
+    Marks,
+    Note,
+    Panel,
+    categories,
+    count,
+    words,
+)
+from ckptlab.layout import Layout, Replicate
+from ckptlab.layout.box import Ints
+
+MANY = 1024
+"""Ranks beyond which neither groups nor hosts are framed: at that size the frames would hide the ranks."""
+
+_TICKS = 32
+"""Of more steps than this along an axis none bears its number."""
+
+_FEW = 64
+"""Ranks up to which a host's name has room on its ground."""
+
+_Frames = list[tuple[tuple[float, float, float, float], Ints]]
 
 
 def mesh_panel(
-    layout: Layout, shape: tuple[int, ...] | None, owners: Mapping[int, int], title: str, name: str = "mesh"
+    layout: Layout,
+    shape: tuple[int, ...] | None,
+    owners: Mapping[int, int],
+    title: str,
+    name: str = "mesh",
+    hosts: int = 0,
+    also: Mapping[str, Sequence[str]] | None = None,
 ) -> Panel:
     """The mesh, and what each rank holds of a tensor of `shape` (None: of no tensor in particular).
 
     A rank has the colour of its owner: the rank that stands for what it holds (`owners`, by rank;
-    else itself). It is hatched if that is another. Ranks that hold the same stand in one outline
-    where nobody else stands between them.
+    else itself). It is hatched if that is another, and hollow if it holds nothing. Ranks that hold
+    the same stand in one outline where nobody else stands between them. `hosts` is the number of
+    ranks on each host (0: nobody knows); `also` are further facts, one word a rank in the order of
+    the mesh. Raises `LayoutError` for a negative number of ranks on a host.
     """
-    at = _places(layout.mesh)
-    held = _held(layout, shape)
-    groups = layout.replicas(shape) if shape is not None else ()
-    frames = [frame for group in groups if len(group) > 1 and (frame := _frame(group, at, held))]
-    cells = [
-        _cell(rank, at[rank], held.get(rank), groups, layout.mesh, owners.get(rank, rank))
-        for rank in layout.mesh.rank_list
-    ]
-    width = max(x for x, _ in at.values()) + CELL + EDGE
-    height = max(y for _, y in at.values()) + CELL + EDGE
-    return Panel(
-        name,
-        "devices",
-        title,
-        _caption(layout, shape, groups),
-        width,
-        height,
-        collect([*frames, *cells]),
-        _axis_notes(layout, width, height),
-        rigid=True,
+    if hosts < 0:
+        raise LayoutError(f"a host has one rank or more, not {hosts}")
+    mine = held(layout, shape)
+    host = mine.rank // hosts if hosts else None
+    roomy = hosts and len(mine.rank) <= _FEW
+    cells = grid(layout.mesh.shape, mine.place, host, GAP * 2 if hosts else GAP / 2)
+    grounds = _grounds(cells, host, GAP * 1.7 if roomy else GAP * 0.7)
+    frames = _frames(cells, [g for g in mine.groups if len(g) > 1], GAP * 0.4, GAP * 0.4)
+    labels = [f"host {int(host[rows[0]])}" if roomy and host is not None else "" for _, rows in grounds]
+    labels += [""] * len(frames) + [f"rank {rank}" for rank in mine.rank.tolist()]
+    facts = _facts(layout, mine, shape is not None, host, grounds, frames, also or {})
+    drawn = _marks(mine, shape is not None, cells, owners, grounds, frames, labels, facts)
+    caption = _caption(layout, mine, shape is not None, hosts, bool(grounds))
+    notes = (*_ticks(layout, mine, cells), *_titles(layout, cells))
+    return Panel(name, "devices", title, caption, cells.width, cells.height, drawn, notes, rigid=True)
+
+
+def _frames(cells: Grid, groups: Sequence[Ints], pad: float, top: float) -> _Frames:
+    """One box round each group that stands together."""
+    if len(cells.spot) > MANY:
+        return []
+    found = [(box, rows) for rows in groups if (box := cells.framed(rows))]
+    return [((x - pad, y - top, w + 2 * pad, h + pad + top), rows) for (x, y, w, h), rows in found]
+
+
+def _grounds(cells: Grid, host: Ints | None, top: float) -> _Frames:
+    if host is None:
+        return []
+    order = np.argsort(host, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(host[order])) + 1)
+    return _frames(cells, groups, GAP * 0.7, top)
+
+
+def _marks(
+    mine: Held,
+    of_tensor: bool,
+    cells: Grid,
+    owners: Mapping[int, int],
+    grounds: _Frames,
+    frames: _Frames,
+    labels: Sequence[str],
+    facts: Sequence[Fact],
+) -> Marks:
+    """Grounds, then frames, then the ranks."""
+    around = [*grounds, *frames]
+    owner = np.array([owners.get(rank, rank) for rank in mine.rank.tolist()])
+    hollow = (mine.content < 0) & of_tensor
+    style = np.where(hollow, OUTLINED, np.where(owner == mine.rank, FILLED, HATCHED))
+    spots = np.concatenate([cells.spot, np.full_like(cells.spot, CELL)], axis=1)
+    sizes = [len(rows) for _, rows in around] + [1] * len(mine.rank)
+    return Marks(
+        np.concatenate([np.array([box for box, _ in around]).reshape(-1, 4), spots]).astype(np.float32),
+        categories(np.concatenate([np.full(len(around), NEUTRAL), np.where(hollow, NEUTRAL, owner)])),
+        np.concatenate([[GROUND] * len(grounds) + [OUTLINED] * len(frames), style]).astype(np.uint8),
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int32),
+        np.concatenate([*(mine.rank[rows] for _, rows in around), mine.rank]).astype(np.int32),
+        tuple(labels),
+        tuple(facts),
     )
 
 
-def _places(mesh: Mesh) -> dict[int, tuple[float, float]]:
-    """The upper left corner of every rank's cell."""
-    steps, extent = [], {True: CELL, False: CELL}
-    for level, n in enumerate(reversed(mesh.shape)):
-        along_x = level % 2 == 0
-        step = extent[along_x] + GAP * (1 + 2 * (level // 2))
-        steps.append((step, along_x))
-        extent[along_x] = step * (n - 1) + extent[along_x]
-    steps.reverse()
-    places = {}
-    for rank, where in zip(mesh.rank_list, product(*map(range, mesh.shape)), strict=True):
-        x = sum(i * step for i, (step, along_x) in zip(where, steps, strict=True) if along_x)
-        y = sum(i * step for i, (step, along_x) in zip(where, steps, strict=True) if not along_x)
-        places[rank] = (x + EDGE, y + EDGE)
-    return places
+def _facts(
+    layout: Layout,
+    mine: Held,
+    of_tensor: bool,
+    host: Ints | None,
+    grounds: _Frames,
+    frames: _Frames,
+    also: Mapping[str, Sequence[str]],
+) -> list[Fact]:
+    """What pointing tells of grounds, frames and ranks, in this order."""
+    before, framed, n = len(grounds), len(frames), len(mine.rank)
+    place = np.concatenate([np.full((before + framed, mine.place.shape[1]), -1), mine.place])
+    said = [mine.said(c) for c in range(mine.contents)]
+    facts = []
+    if frames:
+        groups = [listed(mine.rank[rows].tolist()) for _, rows in frames]
+        facts.append(words("replica group", [""] * before + groups + [""] * n))
+    if of_tensor:
+        nothing = "nothing of this tensor"
+        holds = [said[c] if c >= 0 else nothing for c in mine.content.tolist()]
+        facts.append(words("holds", [""] * before + [said[mine.content[r[0]]] for _, r in frames] + holds))
+    facts.append(Fact("at", "place", place, layout.mesh.axes))
+    rest = [""] * (before + framed)
+    if of_tensor:
+        facts.append(words("also held by", rest + mine.others))
+        if 0 < len(copies(layout)) < len(layout.mesh.shape):
+            facts.append(words("shard group", rest + together(layout, mine)))
+    if host is not None:
+        named = [f"host {int(host[rows[0]])}: {listed(mine.rank[rows].tolist())}" for _, rows in grounds]
+        own = [f"host {h}" for h in host.tolist()]
+        facts.append(words("host", named + [""] * framed + own))
+    return facts + [words(label, rest + list(values)) for label, values in also.items()]
 
 
-def _held(layout: Layout, shape: tuple[int, ...] | None) -> dict[int, tuple[Box, ...]]:
-    """The boxes of each rank that holds any."""
-    if shape is None:
-        return {}
-    shards = layout.shards(shape)
-    boxes: dict[int, list[Box]] = {}
-    for i, rank in enumerate(shards.rank.tolist()):
-        boxes.setdefault(rank, []).append(shards.boxes[i])
-    return {rank: tuple(found) for rank, found in boxes.items()}
+def _ticks(layout: Layout, mine: Held, cells: Grid) -> list[Note]:
+    """Numbers along the axes that are not broken into lines: the inner two plain, the outer by name."""
+    shape, axes = layout.mesh.shape, layout.mesh.axes
+    notes = []
+    for axis, n in enumerate(shape):
+        level, way = divmod(len(shape) - 1 - axis, 2)
+        if n > _TICKS or cells.line[axis] < n or len(shape) == 1:
+            continue
+        # One tick for each step of this axis within each step of those round it.
+        within = [a for a in range(axis + 1) if (len(shape) - 1 - a) % 2 == way]
+        number = np.ravel_multi_index([mine.place[:, a] for a in within], [shape[a] for a in within])
+        for step in range(int(number.max()) + 1):
+            spots = cells.spot[number == step, way]
+            middle = float(spots.min() + spots.max() + CELL) / 2
+            text = f"{axes[axis]} {step % n}" if level else str(step % n)
+            lane = -0.1 * (level + 1)
+            notes.append(
+                Note(middle, lane, text) if way == 0 else Note(lane, middle, text, "middle", bool(level))
+            )
+    return notes
 
 
-def _cell(
-    rank: int,
-    corner: tuple[float, float],
-    held: tuple[Box, ...] | None,
-    groups: tuple[tuple[int, ...], ...],
-    mesh: Mesh,
-    owner: int,
-) -> Mark:
-    where = ", ".join(f"{axis} {i}" for axis, i in zip(mesh.axes, mesh.coordinate(rank), strict=True))
-    facts = {"at": where}
-    if held is not None:
-        facts["holds"] = words_of(held)
-        others = [r for group in groups if rank in group for r in group if r != rank]
-        facts["also held by"] = _listed(others) if others else "no other rank"
-    elif groups:
-        facts["holds"] = "nothing of this tensor"
-    style = FILLED if owner == rank else HATCHED
-    return Mark((*corner, CELL, CELL), (rank,), owner, style, f"rank {rank}", facts)
-
-
-def words_of(boxes: tuple[Box, ...]) -> str:
-    """Boxes as people write slices, the first two of many."""
-    shown = " and ".join(repr(box).removeprefix("Box") for box in boxes[:2])
-    return shown + (f" and {len(boxes) - 2} more" if len(boxes) > 2 else "")
-
-
-def _frame(
-    group: tuple[int, ...], at: Mapping[int, tuple[float, float]], held: Mapping[int, tuple[Box, ...]]
-) -> Mark | None:
-    """One outline round the group, if no other rank stands within it."""
-    x0, y0 = min(at[r][0] for r in group), min(at[r][1] for r in group)
-    x1, y1 = max(at[r][0] for r in group), max(at[r][1] for r in group)
-    inside = [r for r, (x, y) in at.items() if x0 <= x <= x1 and y0 <= y <= y1]
-    if len(inside) != len(group):
-        return None
-    pad = EDGE * 0.8
-    facts = {"replica group": _listed(group), "holds": words_of(held[group[0]])}
-    return Mark(
-        (x0 - pad, y0 - pad, x1 - x0 + CELL + 2 * pad, y1 - y0 + CELL + 2 * pad),
-        group,
-        style=OUTLINED,
-        facts=facts,
-    )
-
-
-def _axis_notes(layout: Layout, width: float, height: float) -> tuple[Note, ...]:
+def _titles(layout: Layout, cells: Grid) -> tuple[Note, ...]:
+    shape = layout.mesh.shape
     names = [
-        f"{axis} ({'copies' if isinstance(p, Replicate) else p})"
-        for axis, p in zip(layout.mesh.axes, layout.placements, strict=True)
+        f"{axis} ({'copies' if isinstance(p, Replicate) else p})" + (f", {line} a line" if line < n else "")
+        for axis, p, n, line in zip(layout.mesh.axes, layout.placements, shape, cells.line, strict=True)
     ]
     along_x = " / ".join(names[::-1][0::2][::-1])
     along_y = " / ".join(names[::-1][1::2][::-1])
-    notes = [Note(width / 2, -0.1, f"{along_x} →")]
+    notes = [Note(cells.width / 2, -1, f"{along_x} →")]
     if along_y:
-        notes.append(Note(-0.1, height / 2, f"← {along_y}", turned=True))
+        notes.append(Note(-1, cells.height / 2, f"← {along_y}", turned=True))
     return tuple(notes)
 
 
-def _caption(layout: Layout, shape: tuple[int, ...] | None, groups: tuple[tuple[int, ...], ...]) -> str:
+def _caption(layout: Layout, mine: Held, of_tensor: bool, hosts: int, grounds: bool) -> str:
     axes = " x ".join(f"{axis} {n}" for axis, n in zip(layout.mesh.axes, layout.mesh.shape, strict=True))
-    size = axes if len(layout.mesh.shape) > 1 else count(layout.mesh.size, "rank")
-    if shape is None:
-        return f"{size}."
-    empty = layout.mesh.size - sum(map(len, groups))
-    shared = [group for group in groups if len(group) > 1]
-    parts = [f"{size}."]
-    if shared:
-        more = f"; {len(shared) - 4} more groups" if len(shared) > 4 else ""
-        parts.append(f"Same shard on {'; on '.join(map(_listed, shared[:4]))}{more}.")
-    if empty:
-        parts.append(f"{count(empty, 'rank')} without any of it.")
+    parts = [f"{axes if len(layout.mesh.shape) > 1 else count(layout.mesh.size, 'rank')}."]
+    if hosts:
+        number = len(np.unique(mine.rank // hosts))
+        apart = "" if grounds or len(mine.rank) > MANY else ", which stand apart here"
+        parts.append(f"{count(number, 'host')} of {count(hosts, 'rank')}{apart}.")
+    if of_tensor:
+        shared = [listed(mine.rank[rows].tolist()) for rows in mine.groups if len(rows) > 1]
+        if shared:
+            more = f"; {len(shared) - 4:,} more groups" if len(shared) > 4 else ""
+            parts.append(f"Same shard on {'; on '.join(shared[:4])}{more}.")
+        if len(mine.empty):
+            parts.append(f"{count(len(mine.empty), 'rank')} without any of it.")
     return " ".join(parts)
-
-
-def _listed(ranks: Sequence[int], most: int = 8) -> str:
-    """`rank 0`, `ranks 0 and 2`, `ranks 0, 1 and 2`; the first of many."""
-    if len(ranks) == 1:
-        return f"rank {ranks[0]}"
-    *first, last = map(str, ranks[:most])
-    if len(ranks) > most:
-        return f"ranks {', '.join(first)}, {last} and {len(ranks) - most} more"
-    return f"ranks {', '.join(first)} and {last}"

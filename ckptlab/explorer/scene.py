@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from ckptlab.metadata import human_bytes
 
-FILLED, OUTLINED, HATCHED = 0, 1, 2
-"""Styles of a mark."""
+FILLED, OUTLINED, HATCHED, GROUND = 0, 1, 2, 3
+"""Styles of a mark; a `GROUND` is faint, and others stand on it."""
 
 NEUTRAL = -1
 """The colour of a mark that belongs to nobody; other colours are categories, 0, 1, 2 ..."""
@@ -25,22 +25,27 @@ NEUTRAL = -1
 
 @dataclass(frozen=True, eq=False)
 class Fact:
-    """One line of what pointing at a mark shows: a label, and a value for each mark.
+    """One line of what pointing at a mark shows: a label, and a value for each of the first n marks.
 
     `values` is `(n,)`, an index into `words` for a `word`, a number for `count` and `bytes`;
-    for a `box` it is `(n, 2 * ndim)`, offsets then shapes, shown as `[0:4, 2:8]`.
+    for a `box` it is `(n, 2 * ndim)`, offsets then shapes, shown as `[0:4, 2:8]`; for a `place` it is
+    `(n, axes)`, shown as `dp 0, tp 3` by the names in `words`, or not at all where it is negative.
     """
 
     label: str
-    kind: Literal["word", "count", "bytes", "box"]
+    kind: Literal["word", "count", "bytes", "box", "place"]
     values: npt.NDArray[np.int64]
     words: tuple[str, ...] = ()
 
     def show(self, mark: int) -> str:
-        """The value of one mark, in words."""
+        """The value of one mark, in words; "" if it has none."""
+        if mark >= len(self.values):
+            return ""
         value = self.values[mark]
         if self.kind == "word":
             return self.words[int(value)]
+        if self.kind == "place":
+            return ", ".join(f"{axis} {i}" for axis, i in zip(self.words, value, strict=True) if i >= 0)
         if self.kind == "box":
             half = len(value) // 2
             return (
@@ -103,6 +108,21 @@ class Tree:
     chosen: int = -1
 
 
+@dataclass(frozen=True)
+class Plane:
+    """The elements that a panel of tiles shows: all along the dims `x` and `y` (-1: along none).
+
+    Of every other dim d, index `at[d]`. They fill `width` by `height` units from the panel's corner.
+    """
+
+    shape: tuple[int, ...]
+    x: int
+    y: int
+    at: tuple[int, ...]
+    width: float
+    height: float
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One picture of a scene: `width` by `height` units, filled by marks and notes.
@@ -111,7 +131,8 @@ class Panel:
     lie one below the other and their labels may stand outside them. `rows` are lines of a table:
     the label first, indented and folded as `tree` says, then a column for each fact; their boxes
     mean nothing.
-    `rigid` keeps the ratio of width to height when it is drawn.
+    `rigid` keeps the ratio of width to height when it is drawn. `plane` says which element of a tensor
+    stands where.
     """
 
     name: str
@@ -124,6 +145,7 @@ class Panel:
     notes: tuple[Note, ...] = ()
     rigid: bool = False
     tree: Tree | None = None
+    plane: Plane | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +191,11 @@ def words(label: str, said: Sequence[str]) -> Fact:
     """A fact told in words, one a mark; equal words are kept once."""
     index = {word: i for i, word in enumerate(dict.fromkeys(said))}
     return Fact(label, "word", np.array([index[w] for w in said], np.int64), tuple(index))
+
+
+def categories(of: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    """Colours for ranks or files of any number; below 0 nobody's. Painters have far fewer, and go round."""
+    return np.where(of < 0, NEUTRAL, of % 30_240).astype(np.int16)
 
 
 def collect(rows: Sequence[Mark]) -> Marks:

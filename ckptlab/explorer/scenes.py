@@ -6,59 +6,65 @@ torch and no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from ckptlab.explorer.held import held
 from ckptlab.explorer.mesh import mesh_panel
-from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene
-from ckptlab.explorer.tensor import held_panel, stored_panel
+from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
+from ckptlab.explorer.tensor import Look, held_panel, stored_panel
 from ckptlab.explorer.traffic import Ran, traffic_panel
 from ckptlab.layout import Layout, Mesh, Replicate, overlaps
-from ckptlab.metadata import Metadata, Tensor
+from ckptlab.metadata import Metadata, Tensor, human_bytes
 from ckptlab.plan.forecast import Forecast
 from ckptlab.plan.holding import fitted
 
-SHARES = Key("outline: ranks that hold the same", NEUTRAL, OUTLINED)
+_COPY = Key("hatched: one of several copies", 0, HATCHED)
+_SAME = Key("outline: ranks that hold the same", NEUTRAL, OUTLINED)
+_EMPTY = Key("hollow: holds nothing of it", NEUTRAL, OUTLINED)
+_HOST = Key("ground: ranks of one host", NEUTRAL, GROUND)
 
 
-def stored_scene(metadata: Metadata, fqn: str, dims: tuple[int, int] | None = None) -> Scene:
-    """A tensor of a checkpoint: the mesh that saved it, and its chunks by the rank that wrote each."""
+def stored_scene(metadata: Metadata, fqn: str, look: Look | None = None, hosts: int = 0) -> Scene:
+    """A tensor of a checkpoint: the mesh that saved it, and its chunks, by writing rank or by file.
+
+    `hosts` is the number of ranks on each host (0: nobody knows). Raises `LayoutError` for a look or
+    hosts that make no sense.
+    """
+    look = look or Look()
     tensor = metadata.tensor(fqn)
     layout = metadata.layouts.get(fqn)
+    wrote = _wrote(metadata)
     if layout is None:
         layout = _writers_mesh(metadata)
-        mesh = mesh_panel(layout, None, {}, "The ranks that wrote (no mesh recorded)")
+        owners = {} if look.by == "rank" else _own_files(metadata, fqn)
+        title, shape = "The ranks that wrote (no mesh recorded)", None
     else:
-        mesh = mesh_panel(
-            layout, tensor.shape, _stored_owners(metadata, fqn, layout), "The mesh that saved it"
-        )
-    panels = (mesh, stored_panel(metadata, fqn, dims))
-    legend = (
-        Key("colour: the rank that wrote it", 0, FILLED),
-        Key("hatched: holds a copy, wrote none", 0, HATCHED),
-        SHARES,
+        title, shape = "The mesh that saved it", tensor.shape
+        owners = _stored_owners(metadata, fqn, layout, look)
+    also = {"wrote, in all": [wrote.get(rank, "nothing") for rank in layout.mesh.rank_list]}
+    panels = (
+        mesh_panel(layout, shape, owners, title, hosts=hosts, also=also),
+        stored_panel(metadata, fqn, look),
     )
-    return _scene(f"{fqn} in the checkpoint", panels, _seen(legend, panels))
+    by = "the rank that wrote it" if look.by == "rank" else "the file that it lies in"
+    return _scene(f"{fqn} in the checkpoint", panels, _legend(f"colour: {by}", panels))
 
 
 def layout_scene(
-    layout: Layout, tensor: Tensor, dims: tuple[int, int] | None = None, title: str = ""
+    layout: Layout, tensor: Tensor, look: Look | None = None, title: str = "", hosts: int = 0
 ) -> Scene:
     """A tensor on a mesh: what each rank holds of it. Needs no checkpoint."""
     chosen = fitted(layout, tensor.shape)
-    owners = {rank: group[0] for group in chosen.replicas(tensor.shape) for rank in group}
+    mine = held(chosen, tensor.shape)
+    owners = dict(zip(mine.rank.tolist(), mine.owner.tolist(), strict=True))
     panels = (
-        mesh_panel(chosen, tensor.shape, owners, "The mesh"),
-        held_panel(tensor, chosen, "Its shards, as held", dims, "tensor"),
-    )
-    legend = (
-        Key("colour: the first rank that holds it", 0, FILLED),
-        Key("hatched: holds a copy of it", 0, HATCHED),
-        SHARES,
+        mesh_panel(chosen, tensor.shape, owners, "The mesh", hosts=hosts),
+        held_panel(tensor, chosen, "Its shards, as held", look, "tensor"),
     )
     title = title or f"{tensor.fqn} under {', '.join(map(str, chosen.placements))}"
-    return _scene(title, panels, _seen(legend, panels))
+    return _scene(title, panels, _legend("colour: the first rank that holds it", panels))
 
 
 def traffic_scene(foretold: Forecast, ran: Sequence[Ran] = ()) -> Scene:
@@ -77,22 +83,55 @@ def _writers_mesh(metadata: Metadata) -> Layout:
     return Layout(Mesh((len(ranks),), ("writer",), ranks), (Replicate(),))
 
 
-def _stored_owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int, int]:
-    """For each rank of the mesh, the rank that wrote what it held (the first, if it held several chunks)."""
+def _stored_owners(metadata: Metadata, fqn: str, layout: Layout, look: Look) -> dict[int, int]:
+    """For each rank of the mesh, the rank that wrote what it held, or the file (the first of several)."""
     row = metadata.rows[fqn]
-    writer = metadata.chunk_writers(row)
+    told = metadata.chunk_writers(row)
+    if look.by == "file":
+        told = metadata.chunks.file[metadata.chunk_rows(row)].astype(np.int64)
     shards = layout.shards(metadata.tensors[row].shape)
     meet = overlaps(shards.boxes, metadata.boxes(row))
-    owners: dict[int, int] = {}
-    for shard, chunk in zip(meet.a.tolist(), meet.b.tolist(), strict=True):
-        owners.setdefault(int(shards.rank[shard]), int(writer[chunk]))
-    return {rank: owner for rank, owner in owners.items() if owner >= 0}
+    ranks, at = np.unique(shards.rank[meet.a], return_index=True)
+    owner = told[meet.b[at]]
+    return {rank: own for rank, own in zip(ranks.tolist(), owner.tolist(), strict=True) if own >= 0}
 
 
-def _seen(legend: tuple[Key, ...], panels: tuple[Panel, ...]) -> tuple[Key, ...]:
+def _own_files(metadata: Metadata, fqn: str) -> dict[int, int]:
+    """For each rank that wrote something of the tensor, the first file that it wrote it to."""
+    row = metadata.rows[fqn]
+    files = metadata.chunks.file[metadata.chunk_rows(row)].tolist()
+    return dict(reversed(list(zip(metadata.chunk_writers(row).tolist(), files, strict=True))))
+
+
+def _wrote(metadata: Metadata) -> dict[int, str]:
+    """What each rank wrote of the whole checkpoint, in words."""
+    writer = np.array(metadata.writers, np.int64)
+    files = len(writer)
+    chunks = np.bincount(metadata.chunks.file, minlength=files)
+    nbytes = np.bincount(metadata.chunks.file, metadata.chunks.length, files).astype(np.int64)
+    said = {}
+    for rank in np.unique(writer[writer >= 0]).tolist():
+        own = writer == rank
+        said[rank] = f"{human_bytes(int(nbytes[own].sum()))} in {count(int(chunks[own].sum()), 'chunk')}"
+    return said
+
+
+def _legend(colour: str, panels: tuple[Panel, ...]) -> tuple[Key, ...]:
     """The lines of the legend that some mark is in need of."""
-    styles = {int(style) for panel in panels for style in np.unique(panel.marks.style)}
-    return tuple(key for key in legend if key.style in styles)
+    drawn = [(panel.kind, panel.marks) for panel in panels]
+    hatched = any((marks.style == HATCHED).any() for _, marks in drawn)
+    # An outline of several ranks is a frame round them, one of a single rank an empty cell.
+    frames = any(((m.style == OUTLINED) & (np.diff(m.first) > 1)).any() for k, m in drawn if k == "devices")
+    hollow = any(((m.style == OUTLINED) & (np.diff(m.first) == 1)).any() for _, m in drawn)
+    ground = any((marks.style == GROUND).any() for _, marks in drawn)
+    keys = (
+        (True, Key(colour, 0, FILLED)),
+        (hatched, _COPY),
+        (frames, _SAME),
+        (hollow, _EMPTY),
+        (ground, _HOST),
+    )
+    return tuple(key for needed, key in keys if needed)
 
 
 def _scene(title: str, panels: tuple[Panel, ...], legend: tuple[Key, ...]) -> Scene:

@@ -1,89 +1,86 @@
 """The picture of one tensor: its boxes as tiles, true to scale along each dim.
 
-As it lies in a checkpoint (chunks, by the rank that wrote them) and as it would lie on a mesh
-(shards, by the ranks that hold them). Plain data: no torch and no drawing.
+As it lies in a checkpoint (chunks, by the rank that wrote them or by file) and as it would lie on a
+mesh (shards, by the ranks that hold them). Plain data: no torch and no drawing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel, count
+from ckptlab.explorer.held import listed
+from ckptlab.explorer.plane import Dims, met, placed, plane, sliced, ticks
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Fact, Marks, Panel, categories, count
 from ckptlab.layout import Boxes, Layout, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, human_shape
 
-MANY = 64
+MANY = 256
 """Tiles beyond which none is labelled."""
 
-LONG, SHORT = 10.0, 6.0
+EMPTY = 0.7
+"""Units: how thick the strip is that stands for the ranks with nothing, and how far it is from the tensor."""
+
+By = Literal["rank", "file"]
+"""What the colour of a chunk tells."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a tensor is looked at: along which two dims, y and x (None: those cut most), and in which colours.
+
+    `at` is an index for any of the other dims, 0 for those that it does not name.
+    """
+
+    dims: Dims | None = None
+    at: Mapping[int, int] | None = None
+    by: By = "rank"
 
 
 @dataclass(frozen=True, eq=False)
 class _Tiles:
-    """One tile a box: `colour` is a rank (-1: nobody knows); tile i is of `ranks[first[i]:first[i + 1]]`."""
+    """One tile a box: `colour` is a rank or a file (-1: nobody knows), `copies` is how many hold it.
+
+    Tile i is of the ranks `ranks[first[i]:first[i + 1]]`.
+    """
 
     colour: Ints
+    labels: Sequence[str]
     first: Ints
     ranks: Ints
     facts: Sequence[Fact]
+    copies: Ints
+
+    def take(self, rows: Ints) -> _Tiles:
+        """Those of some rows."""
+        sizes = np.diff(self.first)[rows]
+        first = np.concatenate([[0], np.cumsum(sizes)])
+        within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
+        return _Tiles(
+            self.colour[rows],
+            [self.labels[i] for i in rows.tolist()] if self.labels else (),
+            first,
+            self.ranks[np.repeat(self.first[:-1][rows], sizes) + within],
+            [replace(fact, values=fact.values[rows]) for fact in self.facts],
+            self.copies[rows],
+        )
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """Which dims of a tensor lie along y and x (-1: none), and how elements become units."""
+def stored_panel(metadata: Metadata, fqn: str, look: Look | None = None, name: str = "tensor") -> Panel:
+    """A tensor's chunks, coloured by the rank that wrote each, or by its file.
 
-    shape: tuple[int, ...]
-    y: int
-    x: int
-    height: float
-    width: float
-
-    def place(self, boxes: Boxes) -> npt.NDArray[np.float32]:
-        """Rectangles `(n, 4)` of boxes, in units."""
-        out = np.empty((len(boxes), 4), np.float32)
-        for column, dim, extent in ((0, self.x, self.width), (1, self.y, self.height)):
-            if dim < 0 or not self.shape[dim]:
-                out[:, column], out[:, column + 2] = 0, extent
-            else:
-                unit = extent / self.shape[dim]
-                out[:, column] = boxes.offsets[:, dim] * unit
-                out[:, column + 2] = boxes.shapes[:, dim] * unit
-        return out
-
-
-def _plane(shape: tuple[int, ...], boxes: Boxes, dims: tuple[int, int] | None) -> _Plane:
-    """The dims given, or those two along which the boxes differ most; y before x."""
-    if dims is None:
-        cut = [len(np.unique(boxes.offsets[:, d])) > 1 for d in range(len(shape))]
-        by_need = sorted(range(len(shape)), key=lambda d: (not cut[d], shape[d] <= 1, -d))
-        chosen = sorted(by_need[:2])
-        y, x = (chosen[0], chosen[1]) if len(chosen) == 2 else (-1, chosen[0] if chosen else -1)
-    else:
-        y, x = dims
-    rows, columns = (shape[y] if y >= 0 else 1), (shape[x] if x >= 0 else 1)
-    if len(shape) < 2:
-        return _Plane(shape, y, x, 1.6, LONG if shape else 1.6)
-    ratio = min(max(rows / max(columns, 1), SHORT / LONG), LONG / SHORT)
-    side = LONG / max(ratio, 1 / ratio) ** 0.5
-    return _Plane(shape, y, x, side * ratio**0.5, side / ratio**0.5)
-
-
-def stored_panel(
-    metadata: Metadata, fqn: str, dims: tuple[int, int] | None = None, name: str = "tensor"
-) -> Panel:
-    """A tensor's chunks, coloured by the rank that wrote each.
-
-    Where the writer recorded the layout, a chunk lights up with every rank that held it; else with
-    its writer alone.
+    Where the writer recorded the layout, a chunk lights up with every rank that held it, and is hatched
+    where those are several; else with its writer alone. Raises `LayoutError` for a look that asks for
+    a dim or an index which the tensor has not.
     """
+    look = look or Look()
     row = metadata.rows[metadata.tensor(fqn).fqn]
     tensor, boxes, rows = metadata.tensors[row], metadata.boxes(row), metadata.chunk_rows(row)
-    file = metadata.chunks.file[rows]
+    file = metadata.chunks.file[rows].astype(np.int64)
     writer = metadata.chunk_writers(row)
     layout = metadata.layouts.get(fqn)
     first, ranks = _holders(boxes, writer, layout, tensor)
@@ -91,24 +88,26 @@ def stored_panel(
         _box_fact(boxes),
         Fact("bytes", "bytes", boxes.numel * ITEMSIZE[tensor.dtype]),
         _rank_fact("written by", writer),
-        Fact("file", "word", file.astype(np.int64), metadata.files),
+        _file_fact(file, metadata.files),
         Fact("at byte", "count", metadata.chunks.start[rows]),
     ]
     if layout is not None:
         facts.insert(3, _group_fact("held by", first, ranks))
-    return _panel(
-        name,
-        "Its chunks, as stored",
-        tensor,
-        boxes,
-        dims,
-        _Tiles(writer, first, ranks, facts),
-        f"{count(len(boxes), 'chunk')} in {count(len(set(file.tolist())), 'file')}",
+    tiles = _Tiles(
+        writer if look.by == "rank" else file,
+        _rank_labels(writer) if look.by == "rank" else [metadata.files[f] for f in file.tolist()],
+        first,
+        ranks,
+        facts,
+        np.maximum(np.diff(first), _twice(boxes)),
     )
+    empty = _without(layout, tensor) if layout is not None else np.zeros(0, np.int64)
+    said = f"{count(len(boxes), 'chunk')} in {count(len(np.unique(file)), 'file')}"
+    return _panel(name, "Its chunks, as stored", tensor, boxes, look, tiles, empty, said)
 
 
 def held_panel(
-    tensor: Tensor, layout: Layout, title: str, dims: tuple[int, int] | None = None, name: str = "target"
+    tensor: Tensor, layout: Layout, title: str, look: Look | None = None, name: str = "target"
 ) -> Panel:
     """A tensor's distinct shards on a mesh, coloured by the lowest rank that holds each."""
     found = layout.shards(tensor.shape).distinct()
@@ -118,16 +117,18 @@ def held_panel(
         Fact("bytes", "bytes", boxes.numel * ITEMSIZE[tensor.dtype]),
         _group_fact("wanted by", found.first, found.rank),
     ]
-    return _panel(
-        name,
-        title,
-        tensor,
-        boxes,
-        dims,
-        _Tiles(found.rank[found.first[:-1]], found.first, found.rank, facts),
-        count(len(boxes), "shard")
-        + (f", each on {int(copies.max())} ranks" if len(copies) and copies.max() > 1 else ""),
-    )
+    lowest = found.rank[found.first[:-1]]
+    tiles = _Tiles(lowest, _rank_labels(lowest), found.first, found.rank, facts, copies)
+    said = count(len(boxes), "shard")
+    if len(copies) and copies.max() > 1:
+        said += f", each on {int(copies.max())} ranks"
+    return _panel(name, title, tensor, boxes, look or Look(), tiles, _without(layout, tensor), said)
+
+
+def _without(layout: Layout, tensor: Tensor) -> Ints:
+    """The ranks that hold nothing of it."""
+    ranks = np.array(layout.mesh.rank_list, np.int64)
+    return ranks[~np.isin(ranks, layout.shards(tensor.shape).rank)]
 
 
 def _holders(boxes: Boxes, writer: Ints, layout: Layout | None, tensor: Tensor) -> tuple[Ints, Ints]:
@@ -140,51 +141,69 @@ def _holders(boxes: Boxes, writer: Ints, layout: Layout | None, tensor: Tensor) 
     return np.concatenate([[0], np.cumsum(holders)]), pairs[:, 1]
 
 
+def _twice(boxes: Boxes) -> Ints:
+    """How many chunks hold the very box of each."""
+    keys = np.concatenate([boxes.offsets, boxes.shapes], axis=1)
+    if not keys.shape[1]:
+        return np.full(len(boxes), len(boxes))
+    _, index, number = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+    return number[index.ravel()].astype(np.int64)
+
+
 def _panel(
     name: str,
     title: str,
     tensor: Tensor,
     boxes: Boxes,
-    dims: tuple[int, int] | None,
-    tiles: _Tiles,
+    look: Look,
+    every: _Tiles,
+    empty: Ints,
     said: str,
 ) -> Panel:
-    plane = _plane(tensor.shape, boxes, dims)
-    colour = tiles.colour
-    labels = tuple(f"rank {r}" if r >= 0 else "?" for r in colour.tolist()) if len(colour) <= MANY else ()
+    flat = plane(tensor.shape, boxes, look.dims, look.at)
+    rows = met(flat, boxes)
+    tiles, seen = every.take(rows), boxes.take(rows)
+    box, height = placed(flat, seen), flat.height
+    style = np.where(tiles.copies > 1, HATCHED, FILLED)
     drawn = Marks(
-        plane.place(boxes),
-        np.where(colour < 0, NEUTRAL, colour).astype(np.int16),
-        np.full(len(colour), FILLED, np.uint8),
+        box,
+        categories(tiles.colour),
+        style.astype(np.uint8),
         tiles.first.astype(np.int32),
         tiles.ranks.astype(np.int32),
-        labels,
+        tuple(tiles.labels) if len(rows) <= MANY else (),
         tuple(tiles.facts),
     )
-    shape = human_shape(tensor.shape)
-    flat = [d for d in range(len(tensor.shape)) if d not in (plane.y, plane.x)]
-    unseen = f" Not drawn: {'dim' if len(flat) == 1 else 'dims'} {', '.join(map(str, flat))}." if flat else ""
-    caption = f"{tensor.dtype}, {shape}: {said}.{unseen}"
-    notes = tuple(_ticks(plane, boxes))
-    return Panel(name, "tiles", title, caption, plane.width, plane.height, drawn, notes, rigid=True)
+    if len(empty):
+        drawn = _with_strip(drawn, empty, (0, height + EMPTY, flat.width, EMPTY))
+        height += 2 * EMPTY
+    part = sliced(flat, boxes)
+    part = f" Drawn: {part}, {len(rows):,} of them." if part else ""
+    if len(empty):
+        part += f" {listed(empty.tolist()).capitalize()}: nothing of it."
+    caption = f"{tensor.dtype}, {human_shape(tensor.shape)}: {said}.{part}"
+    notes = tuple(ticks(flat, seen))
+    return Panel(name, "tiles", title, caption, flat.width, height, drawn, notes, rigid=True, plane=flat)
 
 
-def _ticks(plane: _Plane, boxes: Boxes) -> list[Note]:
-    """The edges of the boxes along both dims, as far as they can be read, and the dims' names."""
-    notes = []
-    for dim, extent, along_x in ((plane.x, plane.width, True), (plane.y, plane.height, False)):
-        if dim < 0:
-            continue
-        edges = np.unique(np.concatenate([boxes.offsets[:, dim], boxes.stops[:, dim], [0, plane.shape[dim]]]))
-        if len(edges) > 9:
-            edges = edges[[0, -1]]
-        for edge in edges.tolist():
-            where = edge / max(plane.shape[dim], 1) * extent
-            if along_x:
-                notes.append(Note(where, -0.1, str(edge)))
-            else:
-                notes.append(Note(-0.1, where, str(edge), "end"))
-    return notes
+def _with_strip(drawn: Marks, empty: Ints, box: tuple[float, float, float, float]) -> Marks:
+    """One more mark, last: the ranks that hold nothing. Facts of tiles do not speak of it."""
+    nothing = Fact(
+        "holds", "word", np.append(np.zeros(len(drawn), np.int64), 1), ("", "nothing of this tensor")
+    )
+    return Marks(
+        np.concatenate([drawn.box, np.array([box], np.float32)]),
+        np.append(drawn.colour, np.int16(NEUTRAL)),
+        np.append(drawn.style, np.uint8(OUTLINED)),
+        np.append(drawn.first, np.int32(drawn.first[-1] + len(empty))),
+        np.concatenate([drawn.ranks, empty.astype(np.int32)]),
+        (*drawn.labels, f"empty: {listed(empty.tolist())}") if drawn.labels or not len(drawn) else (),
+        (*drawn.facts, nothing),
+    )
+
+
+def _rank_labels(ranks: Ints) -> list[str]:
+    return [f"rank {r}" if r >= 0 else "?" for r in ranks.tolist()]
 
 
 def _box_fact(boxes: Boxes) -> Fact:
@@ -193,25 +212,20 @@ def _box_fact(boxes: Boxes) -> Fact:
 
 def _rank_fact(label: str, rank: Ints) -> Fact:
     known = np.unique(rank)
-    return Fact(
-        label,
-        "word",
-        np.searchsorted(known, rank),
-        tuple(f"rank {r}" if r >= 0 else "unknown" for r in known.tolist()),
-    )
+    named = tuple(f"rank {r}" if r >= 0 else "unknown" for r in known.tolist())
+    return Fact(label, "word", np.searchsorted(known, rank), named)
+
+
+def _file_fact(file: Ints, files: Sequence[str]) -> Fact:
+    """The files that are met, and no others: a checkpoint may have thousands."""
+    known = np.unique(file)
+    return Fact("file", "word", np.searchsorted(known, file), tuple(files[f] for f in known.tolist()))
 
 
 def _group_fact(label: str, first: Ints, ranks: Ints) -> Fact:
     """Lists of ranks in words, each different list once."""
-    index: dict[tuple[int, ...], int] = {}
-    rows = [
-        index.setdefault(tuple(ranks[a:b].tolist()), len(index))
-        for a, b in zip(first[:-1].tolist(), first[1:].tolist(), strict=True)
-    ]
-    words = tuple(
-        ("ranks " if len(group) != 1 else "rank ")
-        + ", ".join(map(str, group[:8]))
-        + (" ..." if len(group) > 8 else "")
-        for group in index
-    )
-    return Fact(label, "word", np.array(rows, np.int64), words)
+    index: dict[bytes, int] = {}
+    bounds = list(zip(first[:-1].tolist(), first[1:].tolist(), strict=True))
+    rows = [index.setdefault(ranks[a:b].tobytes(), len(index)) for a, b in bounds]
+    named = {row: listed(ranks[a:b].tolist()) for row, (a, b) in zip(rows, bounds, strict=True)}
+    return Fact(label, "word", np.array(rows, np.int64), tuple(named[i] for i in range(len(index))))

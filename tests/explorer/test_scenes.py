@@ -18,7 +18,7 @@ def test_a_chunk_lights_up_with_every_rank_that_held_it():
     mesh, tensor = stored_scene(hsdp_metadata(), "model.embed.weight").panels
     assert [tensor.marks.ranks_of(i) for i in range(2)] == [(0, 2), (1, 3)]
     assert facts(tensor, 1)["elements"] == "[502:1003, 0:96]"
-    assert facts(tensor, 1)["held by"] == "ranks 1, 3"
+    assert facts(tensor, 1)["held by"] == "ranks 1 and 3"
     assert mesh.marks.labels[-4:] == ("rank 0", "rank 1", "rank 2", "rank 3")
 
 

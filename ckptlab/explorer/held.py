@@ -1,0 +1,137 @@
+"""What each rank of a mesh holds of one tensor, and who holds the same.
+
+Columns, one row a rank in the order of the mesh. Plain data: no torch and no drawing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ckptlab.layout import Boxes, Layout, Replicate
+from ckptlab.layout.box import Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Row i: rank `rank[i]` stands at `place[i]` of the mesh and holds content `content[i]` (-1: nothing).
+
+    Content c is `boxes[first[c]:stop[c]]`, in elements of the tensor.
+    """
+
+    rank: Ints
+    place: Ints
+    content: Ints
+    boxes: Boxes
+    first: Ints
+    stop: Ints
+
+    @property
+    def contents(self) -> int:
+        """How many different ones."""
+        return len(self.first)
+
+    @cached_property
+    def others(self) -> list[str]:
+        """For each row the other ranks that hold the same, in words; "" where it holds nothing."""
+        out = [""] * len(self.rank)
+        for rows in self.groups:
+            ranks = self.rank[rows[:10]].tolist()
+            for row in rows.tolist():
+                rest = [r for r in ranks if r != self.rank[row]]
+                out[row] = listed(rest[:9], len(rows) - 1) if len(rows) > 1 else "no other rank"
+        return out
+
+    @cached_property
+    def groups(self) -> tuple[Ints, ...]:
+        """The rows of each content, in the order of the mesh."""
+        order = np.argsort(self.content, kind="stable")
+        ends = np.searchsorted(self.content[order], np.arange(self.contents + 1))
+        return tuple(order[a:b] for a, b in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True))
+
+    @cached_property
+    def owner(self) -> Ints:
+        """For each row the first rank that holds the same; itself where it holds nothing."""
+        owner = self.rank.copy()
+        for rows in self.groups:
+            owner[rows] = self.rank[rows[0]]
+        return owner
+
+    @cached_property
+    def empty(self) -> Ints:
+        """The ranks that hold nothing."""
+        return self.rank[self.content < 0]
+
+    def said(self, content: int) -> str:
+        """Its boxes as people write slices, the first two of many."""
+        low, high = int(self.first[content]), int(self.stop[content])
+        shown = " and ".join(repr(self.boxes[i]).removeprefix("Box") for i in range(low, min(high, low + 2)))
+        return shown + (f" and {high - low - 2} more" if high - low > 2 else "")
+
+
+def held(layout: Layout, shape: tuple[int, ...] | None) -> Held:
+    """What every rank of the layout's mesh holds of a tensor of `shape` (None: of no tensor: nothing)."""
+    mesh = layout.mesh
+    rank = np.array(mesh.rank_list, np.int64)
+    place = np.stack(np.unravel_index(np.arange(mesh.size), mesh.shape), 1).astype(np.int64)
+    if shape is None:
+        none = np.zeros(0, np.int64)
+        corner = np.zeros((0, 0), np.int64)
+        return Held(rank, place, np.full(mesh.size, -1), Boxes(corner, corner), none, none)
+    shards = layout.shards(shape)
+    # The shards come rank by rank in the order of the mesh, so each rank's are neighbours.
+    begins = np.flatnonzero(np.diff(shards.rank, prepend=-1))
+    ends = np.append(begins, len(shards))[1:]
+    keys = _keys(shards.boxes)
+    index: dict[bytes, int] = {}
+    chosen = [
+        index.setdefault(keys[a:b].tobytes(), len(index))
+        for a, b in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
+    row_of = {r: i for i, r in enumerate(rank.tolist())}
+    content = np.full(mesh.size, -1)
+    content[[row_of[r] for r in shards.rank[begins].tolist()]] = chosen
+    _, seen = np.unique(np.array(chosen, np.int64), return_index=True)
+    return Held(rank, place, content, shards.boxes, begins[seen], ends[seen])
+
+
+def _keys(boxes: Boxes) -> Ints:
+    return np.ascontiguousarray(np.concatenate([boxes.offsets, boxes.shapes, boxes.numel[:, None]], axis=1))
+
+
+def copies(layout: Layout) -> tuple[int, ...]:
+    """The axes along which the ranks hold the same."""
+    return tuple(i for i, placement in enumerate(layout.placements) if isinstance(placement, Replicate))
+
+
+def together(layout: Layout, mine: Held) -> list[str]:
+    """For each row the ranks, itself among them, that hold one whole copy of the tensor between them."""
+    across = copies(layout)
+    sizes = tuple(layout.mesh.shape[axis] for axis in across)
+    number = np.ravel_multi_index(tuple(mine.place[:, axis] for axis in across), sizes)
+    order = np.argsort(number, kind="stable")
+    out = [""] * len(number)
+    for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        said = listed(mine.rank[rows].tolist())
+        for row in rows.tolist():
+            out[row] = said
+    return out
+
+
+def listed(ranks: Sequence[int], number: int = 0, most: int = 8) -> str:
+    """`rank 0`, `ranks 0 and 2`, `ranks 0, 1 and 2`, `ranks 4 to 9`; the first of many.
+
+    `ranks` may be only the first of `number`.
+    """
+    number = max(number, len(ranks))
+    if number == 1:
+        return f"rank {ranks[0]}"
+    if number == len(ranks) > 3 and list(ranks) == list(range(ranks[0], ranks[0] + number)):
+        return f"ranks {ranks[0]} to {ranks[-1]}"
+    if number > most:
+        return f"ranks {', '.join(map(str, ranks[:most]))} and {number - most:,} more"
+    *first, last = map(str, ranks)
+    return f"ranks {', '.join(first)} and {last}"
