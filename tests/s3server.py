@@ -6,6 +6,7 @@ goes through it is kept as `Request`s.
 
 from __future__ import annotations
 
+import atexit
 import http.client
 import os
 import re
@@ -16,12 +17,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 
 import pytest
+
+from ckptlab.storage.remote import FsspecFiles
 
 Fault = Literal["500", "503", "403", "reset", "cut", "stall"]
 """An answer of the gate's own; a connection that breaks before or in the middle of an answer; none at all."""
@@ -250,15 +254,23 @@ def _wait(port: int, server: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
 
 
+@cache
+def _bucket() -> Gate:
+    """One server for the whole run, with a bucket named `bucket`; each room that asks has the same."""
+    running = ExitStack()
+    atexit.register(running.close)
+    gate = running.enter_context(s3_server())
+    made = http.client.HTTPConnection(gate.url.removeprefix("http://"))
+    made.request("PUT", "/bucket")
+    assert made.getresponse().status == 200
+    made.close()
+    return gate
+
+
 @pytest.fixture(scope="session")
-def server() -> Iterator[Gate]:
-    """One server for the session, with a bucket named `bucket`."""
-    with s3_server() as gate:
-        made = http.client.HTTPConnection(gate.url.removeprefix("http://"))
-        made.request("PUT", "/bucket")
-        assert made.getresponse().status == 200
-        made.close()
-        yield gate
+def server() -> Gate:
+    """The server; nothing is set for this process yet."""
+    return _bucket()
 
 
 @pytest.fixture
@@ -275,3 +287,23 @@ def gate(server: Gate, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
 def far(gate: Gate, request: pytest.FixtureRequest) -> str:
     """A URL for this test alone."""
     return f"s3://bucket/{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)}"
+
+
+@cache
+def _client() -> FsspecFiles:
+    """One for the whole run: to connect takes far longer than most of what is done with it."""
+    return FsspecFiles("s3://bucket", patience=5.0)
+
+
+@pytest.fixture
+def s3(far: str) -> Iterator[FsspecFiles]:
+    """The files at `far`, by a client that gives up after five seconds."""
+    made = _client().folder(far.removeprefix("s3://bucket/"))
+    yield made
+    made.close()
+
+
+def pending() -> list[dict[str, str]]:
+    """Uploads that were begun and neither finished nor given up."""
+    found: list[dict[str, str]] = _client()._fs.list_multipart_uploads("bucket")
+    return found
