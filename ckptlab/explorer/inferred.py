@@ -1,0 +1,112 @@
+"""Mesh and placements that a checkpoint does not record, inferred; and a picture of each that may be right.
+
+Plain data: no torch and no drawing. What is inferred from what is decided in `layout.infer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from ckptlab.explorer.mesh import mesh_panel
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
+from ckptlab.layout import Layout, Replicate, overlaps
+from ckptlab.layout.box import Boxes
+from ckptlab.layout.infer import Candidate, Inference, infer
+from ckptlab.layout.pieces import Pieces
+from ckptlab.metadata import Metadata
+
+_PANELS = 3
+"""So many meshes are drawn; all are told in words."""
+
+_known: WeakKeyDictionary[Metadata, Inference] = WeakKeyDictionary()
+
+_LEGEND = (
+    Key("colour: the rank that wrote it", 0, FILLED),
+    Key("hatched: one of several copies", 0, HATCHED),
+    Key("outline: ranks that hold the same", NEUTRAL, OUTLINED),
+)
+
+
+def inferred(metadata: Metadata) -> Inference:
+    """The meshes that may have saved a checkpoint, best first; worked out once for each `Metadata`.
+
+    What the writer recorded in `layouts` is not looked at.
+    """
+    if metadata not in _known:
+        _known[metadata] = infer(_pieces(metadata), _ranks(metadata), len(metadata.objects))
+    return _known[metadata]
+
+
+def inferred_scene(metadata: Metadata, fqn: str = "") -> Scene:
+    """Each mesh that may have saved a checkpoint as a panel, with what one tensor is on it.
+
+    Without an fqn, a tensor that is in most pieces. `CheckpointError` for one that is not there.
+    """
+    found = inferred(metadata)
+    if fqn:
+        fqn = metadata.tensor(fqn).fqn
+    elif metadata.tensors:
+        fqn = metadata.tensors[int(np.diff(metadata.chunks.first).argmax())].fqn
+    panels = tuple(
+        _panel(metadata, fqn, candidate, f"mesh{i}") for i, candidate in enumerate(found.candidates[:_PANELS])
+    )
+    about = "The mesh, inferred" + (f", and {fqn} on it" if fqn else "")
+    styles = {int(style) for panel in panels for style in np.unique(panel.marks.style)}
+    text = "\n".join([about, *(f"  {line}" for line in str(found).splitlines())])
+    return Scene(about, panels, tuple(key for key in _LEGEND if key.style in styles), text)
+
+
+def owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int, int]:
+    """For each rank of a layout, the rank that wrote what it holds of a tensor (the first of several)."""
+    row = metadata.rows[fqn]
+    writer = metadata.chunk_writers(row)
+    shards = layout.shards(metadata.tensors[row].shape)
+    meet = overlaps(shards.boxes, metadata.boxes(row))
+    found: dict[int, int] = {}
+    for rank, wrote in zip(shards.rank[meet.a].tolist(), writer[meet.b].tolist(), strict=True):
+        found.setdefault(rank, wrote)
+    return {rank: wrote for rank, wrote in found.items() if wrote >= 0}
+
+
+def _panel(metadata: Metadata, fqn: str, candidate: Candidate, name: str) -> Panel:
+    title = f"{candidate.sure.capitalize()}, {candidate.certainty:.0%}"
+    layout = candidate.layouts.get(fqn)
+    if layout is None:
+        panel = mesh_panel(
+            Layout(candidate.mesh, (Replicate(),) * len(candidate.mesh.shape)), None, {}, title, name
+        )
+    else:
+        shape = metadata.tensor(fqn).shape
+        panel = mesh_panel(layout, shape, owners(metadata, fqn, layout), title, name)
+    part = (
+        "" if layout is None or layout.mesh.size == candidate.mesh.size else f"A part of {candidate.mesh!r}. "
+    )
+    against = f" {count(len(candidate.against), 'piece')} against." if candidate.against else ""
+    return replace(panel, caption=f"{part}{panel.caption} {' '.join(candidate.why)}{against}")
+
+
+def _pieces(metadata: Metadata) -> list[Pieces]:
+    """The tensors in the order of the state that was saved, where the checkpoint tells it."""
+    writers = np.array([*metadata.writers, -1], np.int64)[metadata.chunks.file]
+    place = {fqn: i for i, fqn in enumerate(metadata.paths)}
+    rows = sorted(
+        range(len(metadata.tensors)), key=lambda row: place.get(metadata.tensors[row].fqn, len(place))
+    )
+    shared: dict[tuple[int, tuple[int, ...], int], Boxes] = {}
+    pieces = []
+    for row in rows:
+        tensor, chunks = metadata.tensors[row], metadata.chunk_rows(row)
+        key = (int(metadata.chunks.corner[row]), tensor.shape, chunks.stop - chunks.start)
+        if key not in shared:
+            shared[key] = metadata.boxes(row)
+        pieces.append(Pieces(tensor.fqn, tensor.shape, shared[key], writers[chunks], tensor.nbytes))
+    return pieces
+
+
+def _ranks(metadata: Metadata) -> list[int]:
+    """The ranks that wrote any file, if only of objects."""
+    return sorted({rank for rank in metadata.writers if rank >= 0})

@@ -1,0 +1,135 @@
+"""Meshes tried on what was found: every grid of the ranks, and whether it explains all tensors.
+
+It knows no names and says nothing in words; `infer` weighs what comes back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ckptlab.layout.box import Ints
+from ckptlab.layout.fit import Fit, Grid, Option, fit
+from ckptlab.layout.pieces import Kind
+from ckptlab.layout.placement import Replicate
+
+AXES = 4
+"""Meshes of so many axes are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A mesh on which every kind could be placed, and how many tensors the writers contradict."""
+
+    grid: Grid
+    fits: tuple[Fit, ...]
+
+    @property
+    def wrong(self) -> int:
+        """Tensors that it does not explain."""
+        return sum(int((f.wrong > 0).sum()) for f in self.fits)
+
+    def parts(self) -> Iterator[tuple[Kind, Option, Ints]]:
+        """Tensors of one kind under one option: their positions within the kind."""
+        for found in self.fits:
+            for number, option in enumerate(found.options):
+                chosen = np.flatnonzero(found.choice == number)
+                if len(chosen):
+                    yield found.kind, option, chosen
+
+    def holds_as(self, other: Trial) -> bool:
+        """Whether each rank holds of each tensor what it holds in the other."""
+        return all(
+            np.array_equal(mine.options[a].hold, theirs.options[b].hold)
+            for mine, theirs in zip(self.fits, other.fits, strict=True)
+            for a, b in set(zip(mine.choice.tolist(), theirs.choice.tolist(), strict=True))
+        )
+
+
+def explain(ranks: Sequence[int], found: Sequence[Kind]) -> list[Trial]:
+    """The meshes of fewest axes that explain every tensor, and those of one axis more; maybe none."""
+    good: list[Trial] = []
+    for axes in range(1, AXES + 1):
+        fewest = len(good)
+        for grid in _grids(ranks, axes):
+            if (trial := _try(grid, found, strict=True)) is not None:
+                good.append(trial)
+        if fewest:
+            break
+    return good
+
+
+def nearest(ranks: Sequence[int], found: Sequence[Kind]) -> Trial | None:
+    """The mesh that explains the most tensors; None if none makes the boxes."""
+    trials = [
+        trial
+        for axes in range(1, AXES)
+        for grid in _grids(ranks, axes)
+        if (trial := _try(grid, found, strict=False)) is not None
+    ]
+    return min(trials, key=lambda trial: trial.wrong, default=None)
+
+
+def may_cut(world: int, found: Sequence[Kind]) -> bool:
+    """Whether so many ranks can make so many pieces at all; no mesh is tried."""
+    divisors = np.array([n for n in range(1, world + 1) if world % n == 0])
+    return all(
+        bool((-(-kind.shape[d] // divisors) == kind.spans[d][:, 1].max()).any())
+        for kind in found
+        for d, n in enumerate(kind.counts)
+        if n > 1
+    )
+
+
+def _grids(ranks: Sequence[int], axes: int) -> Iterator[Grid]:
+    for shape in _factors(len(ranks), axes):
+        yield Grid(shape, np.array(ranks, np.int64))
+
+
+def _factors(n: int, parts: int) -> Iterator[tuple[int, ...]]:
+    """Every way to write n as a product of so many numbers, none of them 1 (but 1 itself)."""
+    if parts == 1:
+        yield (n,)
+        return
+    for first in range(2, n // 2 + 1):
+        if n % first == 0:
+            for rest in _factors(n // first, parts - 1):
+                yield (first, *rest)
+
+
+def _try(grid: Grid, found: Sequence[Kind], strict: bool) -> Trial | None:
+    fits = []
+    for kind in found:
+        one = fit(kind, grid)
+        if one is None or (strict and one.wrong.any()):
+            return None
+        fits.append(one)
+    return Trial(grid, _settled(fits))
+
+
+def _settled(fits: Sequence[Fit]) -> tuple[Fit, ...]:
+    """Where the writers leave a kind open, it takes what most of those before it do, the least open first."""
+    usual: Counter[tuple[int, int]] = Counter()
+    settled = list(fits)
+    for i in sorted(range(len(fits)), key=lambda i: (len(fits[i].open), -len(fits[i].kind.rows))):
+        one = fits[i]
+        if not one.open or not one.kind.cut:
+            continue
+        best = max(one.open, key=lambda o: sum(usual[use] for use in _uses(one.options[o])))
+        settled[i] = replace(one, choice=np.full_like(one.choice, best))
+        usual.update({use: len(one.kind.rows) for use in _uses(one.options[best])})
+    return tuple(settled)
+
+
+def _uses(option: Option) -> list[tuple[int, int]]:
+    """What each axis does: the dim that it cuts, -1 for a copy."""
+    return [(a, -1 if isinstance(p, Replicate) else p.dim) for a, p in enumerate(option.by_axis)]
+
+
+def smallest_world(found: Sequence[Kind]) -> int:
+    """The fewest ranks that the boxes need."""
+    return max((math.prod(kind.counts) for kind in found), default=1)
