@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout import Boxes, Layout, Replicate, Shards
-from ckptlab.metadata import Tensor
+from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
+from ckptlab.metadata import Tensor, meant, near
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +24,10 @@ class Holding:
     shards: Shards
 
 
-def holdings(tensors: Iterable[Tensor], layout: Layout | Mapping[str, Layout]) -> tuple[Holding, ...]:
-    """The tensors under one layout, or each under its own (by fqn).
+def holdings(
+    tensors: Iterable[Tensor], layout: Layout | Mapping[str, Layout], ranks: Sequence[int] | None = None
+) -> tuple[Holding, ...]:
+    """The tensors under one layout, or each under its own (by fqn); what all ranks hold, or `ranks` alone.
 
     Placements that name a dim which a tensor has not fall back to a replica on every rank, as models
     under one recipe have scalars and vectors too.
@@ -36,10 +38,37 @@ def holdings(tensors: Iterable[Tensor], layout: Layout | Mapping[str, Layout]) -
     Box[2:4, 0:2]
     """
     held = []
+    made: dict[tuple[int, tuple[int, ...]], Shards] = {}
     for tensor in tensors:
         chosen = layout if isinstance(layout, Layout) else layout[tensor.fqn]
-        held.append(Holding(tensor, fitted(chosen, tensor.shape).shards(tensor.shape)))
+        key = (id(chosen), tensor.shape)
+        if key not in made:
+            made[key] = fitted(chosen, tensor.shape).shards(tensor.shape, ranks)
+        held.append(Holding(tensor, made[key]))
     return tuple(held)
+
+
+def ruled(
+    keys: Iterable[str], layout: Layout, rules: Sequence[tuple[str, Sequence[Placement]]]
+) -> dict[str, Layout]:
+    """The layout of each key: with the placements of the first rule whose pattern it fits, else `layout`.
+
+    A pattern is as file names have them. Raises `LayoutError` for a pattern that no key fits, and for
+    placements that are not one for each axis of the mesh.
+
+    >>> from ckptlab.layout import Layout, Replicate
+    >>> rows = Layout.parse("dp=2", "Shard(0)")
+    >>> ruled(["model.w", "model.norm"], rows, [("*norm*", [Replicate()])])["model.norm"]
+    Layout(Mesh(dp=2), [Replicate()])
+    """
+    every = list(keys)
+    chosen = dict.fromkeys(every, layout)
+    for pattern, placements in reversed(rules):
+        found, wrong = meant(every, pattern)
+        if wrong:
+            raise LayoutError(f"rule {pattern!r}: no key is like that{near(pattern, every)}", [pattern])
+        chosen |= dict.fromkeys(found, Layout(layout.mesh, tuple(placements)))
+    return chosen
 
 
 def fitted(layout: Layout, shape: tuple[int, ...]) -> Layout:

@@ -104,36 +104,33 @@ def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
     >>> list(zip(plan.rank.tolist(), plan.chunk.tolist(), plan.nbytes.tolist()))
     [(0, 0, 16), (0, 1, 16), (1, 0, 16), (1, 1, 16)]
     """
-    rows, corner, tensors = metadata.rows, metadata.chunks.corner.tolist(), metadata.tensors
-    # Tensors of one shape, saved and wanted under one layout each, meet in the same boxes.
-    alike: defaultdict[tuple[int, int, str], list[int]] = defaultdict(list)
-    row_of = [rows[want.tensor.fqn] for want in wants]
-    for asked, (want, row) in enumerate(zip(wants, row_of, strict=True)):
-        alike[id(want.shards), corner[row], tensors[row].dtype].append(asked)
-    found = np.array(row_of, np.int64)
     return LoadPlan(
-        tuple(
-            _reads(metadata, wants[same[0]], found[same], same)
-            for group in alike.values()
-            for same in _as_many_chunks(metadata, found, group)
-        )
+        tuple(_reads(metadata, wants[asked[0]], rows, asked) for rows, asked in alike(metadata, wants))
     )
 
 
-def _as_many_chunks(metadata: Metadata, row_of: Ints, group: list[int]) -> Iterable[list[int]]:
-    """The group, parted if it has tensors of which chunks are left out."""
-    rows, first = row_of[group], metadata.chunks.first
-    count = first[rows + 1] - first[rows]
-    if (count == count[0]).all():
-        return [group]
-    return [np.array(group)[count == n].tolist() for n in np.unique(count)]
+def alike(metadata: Metadata, wants: Sequence[Holding]) -> list[tuple[Ints, list[int]]]:
+    """Tensors of one shape and dtype, saved and wanted under one layout each: they meet in the same boxes.
+
+    Of each such group, the rows of the metadata, and the positions in `wants`.
+    """
+    row, tensors = metadata.rows, metadata.tensors
+    corner, first = metadata.chunks.corner.tolist(), metadata.chunks.first.tolist()
+    groups: defaultdict[tuple[int, int, int, str], tuple[list[int], list[int]]]
+    groups = defaultdict(lambda: ([], []))
+    for i, want in enumerate(wants):
+        t = row[want.tensor.fqn]
+        rows, asked = groups[id(want.shards), corner[t], first[t + 1] - first[t], tensors[t].dtype]
+        rows.append(t)
+        asked.append(i)
+    return [(np.array(rows, np.int64), asked) for rows, asked in groups.values()]
 
 
 def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Sequence[int]) -> Reads:
     row = int(rows[0])
     chunks = metadata.boxes(row)
     meet = overlaps(want.shards.boxes, chunks)
-    _check_filled(want, meet)
+    check_filled(want, meet)
     return Reads(
         rows,
         np.array(asked),
@@ -152,7 +149,8 @@ def _column(parts: Iterable[Ints]) -> Ints:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def _check_filled(want: Holding, meet: Overlaps) -> None:
+def check_filled(want: Holding, meet: Overlaps) -> None:
+    """Raise `CorruptError` unless the chunks that meet the wanted boxes fill each of them, once."""
     boxes = want.shards.boxes
     found = np.bincount(meet.a, weights=meet.boxes.numel, minlength=len(boxes)).astype(np.int64)
     wrong = np.flatnonzero(found != boxes.numel)
