@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ckptlab.cli.terminal import JsonOption, PathArgument, console, table
-from ckptlab.explorer.inventory import Node, inventory, visible
+from ckptlab.explorer.inventory import Node, inventory
 from ckptlab.explorer.scenes import stored_scene
 from ckptlab.metadata import human_bytes, human_shape
 from ckptlab.storage import open_checkpoint
@@ -30,9 +30,7 @@ def show(
     if tensor:
         print(stored_scene(checkpoint.metadata, tensor).text)
         return
-    root = inventory(checkpoint.metadata)
-    wanted = {row.node.fqn for row in visible(root, find)} if find else None
-    leaves = [n for n in root.leaves() if wanted is None or n.fqn in wanted]
+    leaves = inventory(checkpoint.metadata).leaves(find)
     if as_json:
         print(
             json.dumps(

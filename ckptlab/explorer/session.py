@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
-from ckptlab.explorer.inventory import Node, Row, inventory, visible
-from ckptlab.explorer.keys import keys_panel
-from ckptlab.explorer.scene import Scene, count
+from ckptlab.explorer.scene import Scene
 from ckptlab.explorer.scenes import layout_scene, stored_scene, traffic_scene
 from ckptlab.explorer.traffic import Ran
 from ckptlab.layout import Layout
@@ -51,8 +48,7 @@ class Session:
     `placements` are the target as typed, `rules` pairs of a key pattern and its own placements.
     """
 
-    metadata: Metadata
-    query: str = ""
+    metadata: Metadata = field(repr=False)
     fqn: str = ""
     mesh: str = "shard=4"
     placements: str = "Shard(0)"
@@ -62,15 +58,14 @@ class Session:
     dims: tuple[int, int] | None = None
     at: tuple[int, ...] = ()
     colours: Colours = "rank"
-    opened: set[str] = field(default_factory=set)
     _foretold: tuple[Layout, Forecast] | None = field(default=None, repr=False)
     _listeners: list[Listener] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
         if not self.fqn and self.metadata.tensors:
             # The first matrix shows more than a bias would.
-            matrices = [t.fqn for t in self.metadata.tensors if len(t.shape) > 1]
-            self.choose(matrices[0] if matrices else self.metadata.tensors[0].fqn)
+            matrix = next((t for t in self.metadata.tensors if len(t.shape) > 1), self.metadata.tensors[0])
+            self.fqn = matrix.fqn
 
     def listen(self, listener: Listener) -> Callable[[], None]:
         """From now on call `listener` after every change; what is returned ends that."""
@@ -86,30 +81,11 @@ class Session:
             for listener in tuple(self._listeners):
                 listener(frozenset(changed))
 
-    @cached_property
-    def tree(self) -> Node:
-        """All keys."""
-        return inventory(self.metadata)
-
-    @property
-    def rows(self) -> list[Row]:
-        """The lines of the tree that are visible now."""
-        return visible(self.tree, self.query, frozenset(self.opened))
-
     def choose(self, fqn: str) -> None:
-        """Look at a tensor, whole, and open the branches above it; `CheckpointError` if there is none."""
+        """Look at a tensor, whole; `CheckpointError` if there is none of that name."""
         chosen = self.metadata.tensor(fqn).fqn
-        self.opened |= set(_above(self.tree, chosen))
         if chosen != self.fqn:
             self.change(fqn=chosen, dims=None, at=())
-
-    def press(self, line: int) -> None:
-        """A line of the tree was pressed: fold or unfold a branch, choose a tensor."""
-        node = self.rows[line].node
-        if node.kind == "tensor":
-            self.choose(node.fqn)
-        elif node.kind == "branch":
-            self.opened ^= {node.fqn}
 
     @property
     def layout(self) -> Layout:
@@ -126,11 +102,6 @@ class Session:
             self._foretold = (layout, forecast(self.metadata, wants, max(layout.mesh.rank_list) + 1))
         return self._foretold[1]
 
-    def keys_scene(self) -> Scene:
-        """The tree."""
-        panel = keys_panel(self.rows, self.fqn)
-        return Scene("", (panel,), (), count(len(self.metadata.tensors), "tensor"))
-
     def stored_scene(self) -> Scene:
         """The chosen tensor as it is stored."""
         return stored_scene(self.metadata, self.fqn)
@@ -144,13 +115,3 @@ class Session:
     def traffic_scene(self, ran: tuple[Ran, ...] = ()) -> Scene:
         """The load of all tensors, foretold, and run as far as `ran` tells."""
         return traffic_scene(self.foretold, ran)
-
-
-def _above(node: Node, fqn: str) -> list[str]:
-    """The branches that lead to a key."""
-    for child in node.children:
-        if child.fqn == fqn and child.kind != "branch":
-            return []
-        if child.kind == "branch" and any(leaf.fqn == fqn for leaf in child.leaves()):
-            return [child.fqn, *_above(child, fqn)]
-    return []

@@ -1,6 +1,6 @@
-"""`explore`: a checkpoint in a notebook; keys, mesh and chunks, a target, its forecast and its run.
+"""`explore`: a checkpoint in a notebook; its keys, one tensor, and below them a sheet for each question.
 
-Panels and their wiring. What they show is decided in `explorer.session`.
+It puts the panels together. All of them look at one `Session`; what they show is decided in `explorer`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets as ui
+import numpy as np
 
 from ckptlab.errors import CheckpointError
 from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import RECIPES, Session
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.widgets.keys import KeysPanel
 from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, fade, heading
 from ckptlab.widgets.run import RunPanel
+from ckptlab.widgets.sheets import Sheets
 from ckptlab.widgets.view import SceneView, with_picture
 
 _GAP = "12px"
@@ -30,14 +33,10 @@ class Explorer(ui.VBox):
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
         self.session = Session(checkpoint.metadata)
-        self.search = ui.Text(
-            placeholder="search: text, glob* or /regex/",
-            continuous_update=True,
-            layout=ui.Layout(width="100%", margin="0"),
-        )
-        self.keys_view = SceneView(layout=ui.Layout(width="100%"))
-        self.stored_view = SceneView()
-        self.target_view = SceneView(hint="")
+        self.link = f"explorer-{id(self):x}"
+        self.keys_panel = KeysPanel(self.session, checkpoint)
+        self.stored_view = SceneView(link=self.link)
+        self.target_view = SceneView(hint="", link=self.link)
         self._target = ui.VBox([self.target_view])
         self.recipe = ui.Dropdown(options=[*RECIPES, "as typed"], description="Target", **_field("1 1 270px"))
         self.mesh = ui.Text(
@@ -48,21 +47,20 @@ class Explorer(ui.VBox):
         )
         self.problem = ui.HTML()
         self.run_panel = RunPanel(self.session, os.path.realpath(checkpoint.path))
-        super().__init__(self._sections(), layout=ui.Layout(grid_gap=_GAP, padding="4px", max_width="1280px"))
+        self.sheets = Sheets({"What if, and run": self._what_if})
+        super().__init__(
+            [ui.HTML(_headline(checkpoint)), self._top(), self.sheets],
+            layout=ui.Layout(grid_gap=_GAP, padding="4px", max_width="1280px"),
+        )
         self._wire()
-        self.keys_view.scene = self.session.keys_scene()
         self._redraw()
 
-    def _sections(self) -> list[ui.Widget]:
-        keys = ui.VBox(
-            [
-                heading("Keys", "Press a tensor to see it."),
-                self.search,
-                ui.Box([self.keys_view], layout=ui.Layout(max_height="420px", overflow="auto")),
-            ],
-            layout=ui.Layout(flex="1 1 465px", min_width="280px", grid_gap="6px"),
-        )
+    def _top(self) -> ui.Widget:
+        keys = ui.VBox([self.keys_panel], layout=ui.Layout(flex="1 1 465px", min_width="280px"))
         stored = ui.VBox([self.stored_view], layout=ui.Layout(flex="1 1 485px", min_width="280px"))
+        return ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", grid_gap="12px 28px"))
+
+    def _what_if(self) -> ui.Widget:
         target = ui.VBox(
             [
                 heading("What if", "Choose a target mesh, and a placement for each of its axes."),
@@ -75,12 +73,10 @@ class Explorer(ui.VBox):
             ],
             layout=ui.Layout(**SECTION),
         )
-        top = ui.HBox([keys, stored], layout=ui.Layout(flex_flow="row wrap", grid_gap="12px 28px"))
-        return [ui.HTML(_headline(self.checkpoint)), top, target, self.run_panel]
+        return ui.VBox([target, self.run_panel])
 
     def _wire(self) -> None:
-        self.search.observe(lambda change: self._search(change.new), "value")
-        self.keys_view.observe(lambda change: self._press(change.new), "picked")
+        self.session.listen(self._hear)
         self.recipe.observe(lambda change: self._take(change.new), "value")
         for field in (self.mesh, self.placements):
             field.observe(lambda _: self._typed(), "value")
@@ -88,26 +84,16 @@ class Explorer(ui.VBox):
             # Cancel can be pressed just while a run is on; the target stays what is being loaded.
             ui.dlink((self.run_panel.stop, "disabled"), (field, "disabled"), lambda idle: not idle)
 
+    def _hear(self, changed: frozenset[str]) -> None:
+        if "fqn" in changed:
+            self._redraw()
+        elif changed & {"mesh", "placements"}:
+            self._retarget(foretell=True)
+
     def _redraw(self) -> None:
         if self.session.fqn:
             self.stored_view.scene = self.session.stored_scene()
         self._retarget()
-
-    def _search(self, query: str) -> None:
-        before, self.session.query = self.session.query, query
-        try:
-            self.keys_view.scene = self.session.keys_scene()
-        except CheckpointError:
-            # A regular expression that is still being typed may not be one yet.
-            self.session.query = before
-
-    def _press(self, picked: dict[str, Any]) -> None:
-        if picked:
-            before = self.session.fqn
-            self.session.press(int(picked["mark"]))
-            self.keys_view.scene = self.session.keys_scene()
-            if self.session.fqn != before:
-                self._redraw()
 
     def _take(self, recipe: str) -> None:
         if recipe in RECIPES:
@@ -117,8 +103,7 @@ class Explorer(ui.VBox):
     def _typed(self) -> None:
         typed = (self.mesh.value, self.placements.value)
         self.recipe.value = next((name for name, target in RECIPES.items() if target == typed), "as typed")
-        self.session.mesh, self.session.placements = typed
-        self._retarget(foretell=True)
+        self.session.change(mesh=typed[0], placements=typed[1])
 
     def _retarget(self, foretell: bool = False) -> None:
         """Draw the target; a target that makes no sense is said, and cannot be run."""
@@ -140,6 +125,7 @@ class Explorer(ui.VBox):
     def close(self) -> None:
         """End the ranks and the widgets."""
         self.run_panel.close_ranks()
+        self.keys_panel.close()
         super().close()
 
     def __repr__(self) -> str:
@@ -169,7 +155,7 @@ def _headline(checkpoint: Checkpoint) -> str:
     metadata = checkpoint.metadata
     objects = f" and {count(len(metadata.objects), 'object')}" if metadata.objects else ""
     name, path = escape(Path(checkpoint.path).name), escape(checkpoint.path)
-    files = count(len(set(metadata.chunks.file.tolist())), "file")
+    files = count(int(np.count_nonzero(np.bincount(metadata.chunks.file))), "file")
     return (
         f"<div style='{PLAIN};line-height:1.4'><b style='font-size:18px'>{name}</b>&ensp;"
         f"<span style='{MUTED};font-size:12px;overflow-wrap:anywhere'>{path}</span></div>"

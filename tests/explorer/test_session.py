@@ -6,27 +6,16 @@ from saved import hsdp_metadata
 from ckptlab.errors import CheckpointError, LayoutError
 from ckptlab.explorer.session import RECIPES, Session
 from ckptlab.explorer.traffic import Ran
+from ckptlab.layout import Layout
+from ckptlab.plan.metadata_of import metadata_of
+
+ALONE = Layout.parse("1", "Replicate")
 
 
 def test_it_begins_with_the_first_matrix_in_view():
     session = Session(hsdp_metadata())
     assert session.fqn == "model.embed.weight"
-    panel = session.keys_scene().panels[0]
-    assert panel.marks.labels[panel.tree.chosen] == "weight"
-
-
-def test_pressing_a_branch_folds_it_and_pressing_a_tensor_chooses_it():
-    session = Session(hsdp_metadata())
-    before = len(session.rows)
-    session.press(0)
-    assert len(session.rows) < before
-    session.press(0)
-    line = next(i for i, row in enumerate(session.rows) if row.node.name == "embed")
-    session.press(line)
-    assert len(session.rows) == before - 1
-    session.query = "wq"
-    session.press(len(session.rows) - 1)
-    assert session.fqn == "model.layers.0.wq.weight"
+    assert Session(metadata_of([], ALONE)).fqn == ""
 
 
 def test_every_recipe_is_a_target():

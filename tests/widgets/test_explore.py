@@ -27,16 +27,15 @@ def explorer(tmp_path):
 
 def line(explorer, fqn):
     """The line of the tree that shows a key or a branch."""
-    return next(i for i, row in enumerate(explorer.session.rows) if row.node.fqn == fqn)
+    return next(i for i, line in enumerate(explorer.keys_panel.tree.lines(0, 1000)) if line.hint == fqn)
 
 
 def press(explorer, fqn):
-    explorer.keys_view.picked = {"panel": "keys", "mark": line(explorer, fqn)}
+    explorer.keys_panel.view.hear({"press": line(explorer, fqn)})
 
 
 def keys(explorer):
-    panel = explorer.keys_view.scene.panels[0]
-    return [label.partition("  (")[0] for label in panel.marks.labels]
+    return [line[0][0].partition("  (")[0] for line in explorer.keys_panel.view.page["lines"]]
 
 
 def test_it_opens_on_a_matrix_with_its_target_and_forecast(explorer):
@@ -50,8 +49,16 @@ def test_pressing_a_tensor_shows_it_everywhere(explorer):
     press(explorer, "model.layers.0.b")
     assert explorer.stored_view.scene.title == "model.layers.0.b in the checkpoint"
     assert explorer.target_view.scene.title == "model.layers.0.b on the target mesh"
-    assert explorer.keys_view.scene.panels[0].tree.chosen == line(explorer, "model.layers.0.b")
-    assert explorer.keys_view.picked == {}
+    page = explorer.keys_panel.view.page
+    assert page["show"] == line(explorer, "model.layers.0.b")
+    assert [line[-1] for line in page["lines"] if line[4]] == ["model.layers.0.b"]
+
+
+def test_what_is_chosen_elsewhere_is_unfolded_among_the_keys(explorer):
+    explorer.session.choose("model.layers.2.w")
+    assert explorer.stored_view.scene.title == "model.layers.2.w in the checkpoint"
+    page = explorer.keys_panel.view.page
+    assert page["lines"][page["show"]][-1] == "model.layers.2.w"
 
 
 def test_pressing_a_branch_only_unfolds_it(explorer):
@@ -66,13 +73,16 @@ def test_pressing_a_branch_only_unfolds_it(explorer):
 
 
 def test_a_search_shows_what_it_finds_and_bears_half_typed_ones(explorer):
-    explorer.search.value = "layers.2.b"
-    assert keys(explorer) == ["model", "layers", "2", "b"]
-    explorer.search.value = "/layers.(/"
-    assert keys(explorer) == ["model", "layers", "2", "b"]
+    view = explorer.keys_panel.view
+    view.hear({"search": "layers.2.b"})
+    assert keys(explorer) == ["model.layers", "2", "b"]
+    view.hear({"search": "/layers.(/"})
+    assert keys(explorer) == ["model.layers", "2", "b"]
+    assert "no regular expression" in view.trouble
     press(explorer, "model.layers.2.b")
     assert explorer.stored_view.scene.title == "model.layers.2.b in the checkpoint"
-    explorer.search.value = ""
+    view.hear({"search": ""})
+    assert view.trouble == ""
     assert keys(explorer)[-1] == "step"
 
 
@@ -82,8 +92,8 @@ def test_a_recipe_fills_the_fields_and_fields_name_the_recipe(explorer):
     assert len(explorer.target_view.scene.panels[1].marks) == 4
     explorer.mesh.value = "dp=2, tp=4"
     assert explorer.recipe.value == "as typed"
-    # Six columns do not divide by four: each row of ranks has one with none.
-    assert len(explorer.target_view.scene.panels[1].marks) == 6
+    # Six columns do not divide by four: each row of ranks has one with none, told of beside the six.
+    assert len(explorer.target_view.scene.panels[1].marks) == 7
     assert explorer.run_panel.view.scene.text.count("foretold") == 8
     explorer.mesh.value = "dp=2, tp=2"
     assert explorer.recipe.value == "2 x 2: rows and columns"
@@ -106,6 +116,7 @@ def test_a_target_that_makes_no_sense_is_said_and_cannot_be_run(explorer):
 def test_a_checkpoint_without_tensors_can_be_looked_at(tmp_path):
     explorer = Explorer(saved(tmp_path / "objects", {"step": 3, "name": "x"}))
     assert keys(explorer) == ["step", "name"]
+    assert [line[0][2] for line in explorer.keys_panel.view.page["lines"]] == ["3", "'x'"]
     assert explorer.problem.value == ""
     assert "image/png" not in explorer._repr_mimebundle_()
     assert "0 tensors and 2 objects" in explorer.children[0].value

@@ -3,9 +3,7 @@ import json
 import numpy as np
 import pytest
 import scenes
-from saved import hsdp_metadata
 
-from ckptlab.explorer.session import Session
 from ckptlab.widgets.pack import ALIGN, pack
 
 
@@ -24,7 +22,6 @@ SCENES = {
     "bars": scenes.bars(),
     "values": scenes.values([0, -1, 1023, 1 << 40, -(1 << 62)]),
     "nothing": scenes.nothing(),
-    "keys": Session(hsdp_metadata()).keys_scene(),
 }
 
 
@@ -82,12 +79,3 @@ def test_texts_keep_empty_and_foreign_words():
     assert column(words, data) == ["one", "zwei, ja", "trois: é"]
     assert column(["text", 0, 0, 1], b"") == [""]
     assert column(["text", 0, 0, 0], b"") == []
-
-
-def test_the_tree_of_a_table_comes_back():
-    scene = SCENES["keys"]
-    tree = scene.panels[0].tree
-    (packed,), data = pack(scene)[0]["panels"], pack(scene)[1]
-    assert column(packed["depth"], data).tolist() == tree.depth.tolist() == [0, 1, 2, 1, 0]
-    assert column(packed["fold"], data).tolist() == tree.fold.tolist()
-    assert packed["chosen"] == tree.chosen == 2
