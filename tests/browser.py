@@ -32,10 +32,13 @@ const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCo
 const state = %(state)s, heard = {};
 state.columns = bytes(state.columns);
 window.sent = [];
+window.asked = [];
+window.tell = (said, text) => (heard["msg:custom"] ?? []).forEach((f) => f(said, [bytes(text)]));
 window.model = {
   get: (name) => state[name],
   set(name, value) { state[name] = value; (heard["change:" + name] ?? []).forEach((f) => f()); },
   save_changes() { window.sent.push({ rank: state.rank, picked: state.picked }); },
+  send: (said) => window.asked.push(said),
   on: (event, f) => (heard[event] ??= []).push(f),
   off(event, f) { heard[event] = (heard[event] ?? []).filter((g) => g !== f); },
 };

@@ -37,12 +37,15 @@ class Held:
     @cached_property
     def others(self) -> list[str]:
         """For each row the other ranks that hold the same, in words; "" where it holds nothing."""
-        out = [""] * len(self.rank)
+        out = ["" if c < 0 else "no other rank" for c in self.content.tolist()]
         for rows in self.groups:
+            if len(rows) == 1:
+                continue
             ranks = self.rank[rows[:10]].tolist()
-            for row in rows.tolist():
-                rest = [r for r in ranks if r != self.rank[row]]
-                out[row] = listed(rest[:9], len(rows) - 1) if len(rows) > 1 else "no other rank"
+            same = listed(ranks, len(rows) - 1)
+            for i, row in enumerate(rows.tolist()):
+                # A rank that would not be listed anyway needs no list of its own.
+                out[row] = listed(ranks[:i] + ranks[i + 1 :], len(rows) - 1) if i < 10 else same
         return out
 
     @cached_property
@@ -65,11 +68,19 @@ class Held:
         """The ranks that hold nothing."""
         return self.rank[self.content < 0]
 
-    def said(self, content: int) -> str:
-        """Its boxes as people write slices, the first two of many."""
-        low, high = int(self.first[content]), int(self.stop[content])
-        shown = " and ".join(repr(self.boxes[i]).removeprefix("Box") for i in range(low, min(high, low + 2)))
-        return shown + (f" and {high - low - 2} more" if high - low > 2 else "")
+    @cached_property
+    def said(self) -> list[str]:
+        """Each content as people write slices, the first two boxes of many."""
+        low, high = self.boxes.offsets.tolist(), self.boxes.stops.tolist()
+
+        def box(row: int) -> str:
+            return f"[{', '.join(f'{a}:{b}' for a, b in zip(low[row], high[row], strict=True))}]"
+
+        shown = []
+        for first, stop in zip(self.first.tolist(), self.stop.tolist(), strict=True):
+            more = f" and {stop - first - 2:,} more" if stop - first > 2 else ""
+            shown.append(" and ".join(map(box, range(first, min(stop, first + 2)))) + more)
+        return shown
 
 
 def held(layout: Layout, shape: tuple[int, ...] | None) -> Held:

@@ -132,15 +132,14 @@ def _facts(
     """What pointing tells of grounds, frames and ranks, in this order."""
     before, framed, n = len(grounds), len(frames), len(mine.rank)
     place = np.concatenate([np.full((before + framed, mine.place.shape[1]), -1), mine.place])
-    said = [mine.said(c) for c in range(mine.contents)]
     facts = []
     if frames:
         groups = [listed(mine.rank[rows].tolist()) for _, rows in frames]
         facts.append(words("replica group", [""] * before + groups + [""] * n))
     if of_tensor:
         nothing = "nothing of this tensor"
-        holds = [said[c] if c >= 0 else nothing for c in mine.content.tolist()]
-        facts.append(words("holds", [""] * before + [said[mine.content[r[0]]] for _, r in frames] + holds))
+        holds = [mine.said[c] if c >= 0 else nothing for c in mine.content.tolist()]
+        facts.append(words("holds", [""] * before + [holds[rows[0]] for _, rows in frames] + holds))
     facts.append(Fact("at", "place", place, layout.mesh.axes))
     rest = [""] * (before + framed)
     if of_tensor:
@@ -198,10 +197,13 @@ def _caption(layout: Layout, mine: Held, of_tensor: bool, hosts: int, grounds: b
         apart = "" if grounds or len(mine.rank) > MANY else ", which stand apart here"
         parts.append(f"{count(number, 'host')} of {count(hosts, 'rank')}{apart}.")
     if of_tensor:
-        shared = [listed(mine.rank[rows].tolist()) for rows in mine.groups if len(rows) > 1]
-        if shared:
-            more = f"; {len(shared) - 4:,} more groups" if len(shared) > 4 else ""
-            parts.append(f"Same shard on {'; on '.join(shared[:4])}{more}.")
+        shared = [mine.rank[rows].tolist() for rows in mine.groups if len(rows) > 1]
+        if 0 < len(shared) <= 4:
+            parts.append(f"Same shard on {'; on '.join(map(listed, shared))}.")
+        elif shared:
+            sizes = {len(ranks) for ranks in shared}
+            size = f"{min(sizes):,}" if len(sizes) == 1 else f"{min(sizes):,} to {max(sizes):,}"
+            parts.append(f"{len(shared):,} groups of {size} ranks hold the same, as {listed(shared[0])}.")
         if len(mine.empty):
             parts.append(f"{count(len(mine.empty), 'rank')} without any of it.")
     return " ".join(parts)

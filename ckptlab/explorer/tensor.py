@@ -22,7 +22,7 @@ from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, human_shape
 MANY = 256
 """Tiles beyond which none is labelled."""
 
-EMPTY = 0.7
+EMPTY = 0.9
 """Units: how thick the strip is that stands for the ranks with nothing, and how far it is from the tensor."""
 
 By = Literal["rank", "file"]

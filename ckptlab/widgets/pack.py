@@ -73,6 +73,7 @@ def _panel(panel: Panel, columns: _Columns) -> dict[str, Any]:
         "height": panel.height,
         "rigid": panel.rigid,
         "notes": [asdict(note) for note in panel.notes],
+        "plane": asdict(panel.plane) if panel.plane else None,
         "box": columns.numbers(marks.box.astype(np.float32)),
         "colour": columns.numbers(marks.colour.astype(np.int16)),
         "style": columns.numbers(marks.style.astype(np.uint8)),

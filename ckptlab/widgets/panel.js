@@ -33,9 +33,9 @@ function lanes(panel, measure) {      // notes outside the panel stand in lanes 
 const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
 
 class Panel {
-  constructor(data, view) {
+  constructor(data, view, was) {      // `was`: the panel in whose place it stands
     const n = data.style.length, tiles = data.kind === "tiles";
-    Object.assign(this, { data, view, n, tiles, dense: tiles && n > DENSE, focus: 0 });
+    Object.assign(this, { data, view, n, tiles, dense: dense(data), focus: Math.max(0, data.style.findIndex((style) => !around(style))) });
     this.stage = make("div", { class: "ckl-stage" });
     this.figure = make("figure", { class: `ckl-panel ckl-${data.kind}`, "aria-label": data.title, "data-panel": data.name },
       make("div", { class: "ckl-heading" }, data.title), make("figcaption", {}, data.caption), this.stage);
@@ -44,8 +44,14 @@ class Panel {
       return;
     }
     this.words = make("svg", { class: "ckl-words" });
-    this.stage.append(this.dense ? this.makeCanvas() : this.makeShapes(), this.words);
-    this.stage.addEventListener("pointermove", (ev) => view.point(this, this.hit(ev), ev.clientX, ev.clientY));
+    if (this.dense) this.canvas = new Canvas(this, [data.title, data.caption].filter(Boolean).join(". "));
+    this.stage.append(this.dense ? this.canvas.node : this.makeShapes(), this.words);
+    if (tiles || (data.kind === "devices" && n > ROOMY)) {
+      const same = was?.zoom && JSON.stringify(was.data.plane) === JSON.stringify(data.plane) && was.n === n;
+      this.zoom = new Zoom(this, same ? was.zoom.seen : null);
+      this.figure.prepend(this.zoom.bar);
+    }
+    this.stage.addEventListener("pointermove", (ev) => { if (!this.zoom?.dragged) view.point(this, this.hit(ev), ev.clientX, ev.clientY, this.element(ev)); });
     this.stage.addEventListener("pointerleave", () => view.point(null));
     this.stage.addEventListener("click", (ev) => this.click(ev));
     this.stage.addEventListener("keydown", (ev) => this.key(ev));
@@ -53,22 +59,17 @@ class Panel {
     this.stage.addEventListener("focusout", () => view.point(null));
   }
 
-  makeCanvas() {
-    const label = [this.data.title, this.data.caption].filter(Boolean).join(". ");
-    return (this.canvas = make("canvas", { role: "img", tabindex: "0", "aria-label": label }));
-  }
-
   makeShapes() {
     this.shapes = Array.from({ length: this.n }, (_, i) => {
       const style = this.data.style[i], name = this.view.colour(this.data.colour[i]);
       const rect = make("rect", { rx: this.data.kind === "devices" ? 4 : 2 });
-      rect.style.stroke = style === FILLED ? "none" : name;
-      rect.style.fill = style === FILLED ? name : style === HATCHED ? this.view.hatch(this.data.colour[i]) : "none";
+      rect.style.stroke = style === FILLED || style === GROUND ? "none" : name;
+      rect.style.fill = style === OUTLINED ? "none" : name;
       const dark = style === FILLED && this.data.colour[i] >= 0;
       const text = make("text", dark ? { fill: ink(name) } : { class: "ckl-bare" });
       return make("g", {
-        role: "option", tabindex: i ? "-1" : "0", "aria-selected": "false", "aria-label": this.summary(i), "data-mark": i,
-        class: style === OUTLINED ? "ckl-outlined" : "",
+        role: "option", tabindex: i === this.focus ? "0" : "-1", "aria-selected": "false", "aria-label": this.summary(i), "data-mark": i,
+        class: style === OUTLINED ? "ckl-outlined" : style === GROUND ? "ckl-ground" : "",
       }, rect, text);
     });
     return (this.svg = make("svg", {
@@ -84,65 +85,85 @@ class Panel {
 
   // ---- layout: from units to pixels
 
-  sizes(k) { return this.data.box.filter((_, j) => j % 4 === k); }
+  size(k, best) {      // the least or greatest width (2) or height (3) of a mark
+    let found = this.data.box[k];
+    for (let j = k; j < 4 * this.n; j += 4) found = best(found, this.data.box[j]);
+    return found;
+  }
 
   widest() {      // pixels that a panel of fixed ratio takes where it may
-    const { width, height, kind } = this.data, high = (TALL * width) / height;
-    return kind === "devices" ? Math.min(high, (CELL * width) / Math.min(width, ...this.sizes(2))) : high;
+    const { width, height, kind } = this.data, high = (tall(this.data) * width) / height;
+    return kind === "devices" ? Math.min(high, (CELL * width) / this.size(2, Math.min)) : high;
+  }
+
+  ideal() {
+    if (!this.data.rigid || !this.n) return null;
+    const { left, right } = lanes(this.data, (text) => this.view.measure(text));
+    return Math.max(this.zoom ? 300 : 225, Math.ceil(left.depth + right.depth + 2 + this.widest()));
   }
 
   arrange(width) {
     if (!this.n || !width) return;
-    const { data } = this, measure = (text) => this.view.measure(text);
-    this.lanes = lanes(data, measure);
+    const { data } = this;
+    this.lanes = lanes(data, (text) => this.view.measure(text));
     const { left, right, top, bottom } = this.lanes;
-    let w = Math.max(24, width - left.depth - right.depth - 2), h = TALL;
-    if (data.kind === "bars") h = Math.min(1200, (BAR * data.height) / (Math.max(...this.sizes(3)) || data.height));
+    let w = Math.max(24, width - left.depth - right.depth - 2), h = data.style.length > DENSE ? 360 : 250;
+    if (data.kind === "bars") h = Math.min(1200, (BAR * data.height) / (this.size(3, Math.max) || data.height));
     else if (data.rigid) {
       w = Math.max(24, Math.min(w, this.widest()));
       h = Math.max(16, (w * data.height) / data.width);
     }
     this.plot = { x: left.depth + 1, y: top.depth + 1, w: Math.floor(w), h: Math.floor(h) };
     this.width = this.plot.x + this.plot.w + right.depth + 1;
-    this.height = this.plot.y + this.plot.h + bottom.depth + 1;
+    const turned = data.notes.filter((note) => note.turned).map((note) => this.view.measure(note.text) + 4);
+    this.height = Math.max(this.plot.y + this.plot.h + bottom.depth + 1, ...turned);
     this.stage.style.width = `${this.width}px`;
     this.stage.style.height = `${this.height}px`;
-    const { plot } = this;
-    Object.assign(this.stage.dataset, { left: plot.x, top: plot.y, scaleX: plot.w / data.width, scaleY: plot.h / data.height });
     this.words.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
+    this.draw();
+  }
+
+  draw() {      // what is seen of it, in the room that it has
+    if (!this.plot) return;
+    const { plot, seen } = this, measure = (text) => this.view.measure(text);
+    Object.assign(this.stage.dataset, {
+      left: plot.x - (seen.x * plot.w) / seen.w, top: plot.y - (seen.y * plot.h) / seen.h,
+      scaleX: plot.w / seen.w, scaleY: plot.h / seen.h, near: Boolean(this.zoom?.near),
+    });
+    if (this.zoom) this.zoom.reset.disabled = !this.zoom.near;
     this.snap();
     this.placeWords(measure);
     this.placeLabels(measure);
-    if (this.dense) this.layers = null; else this.placeShapes();
+    if (this.dense) this.canvas.forget(); else this.placeShapes();
   }
 
-  ideal() {
-    if (!this.data.rigid || !this.n) return null;
-    const { left, right } = lanes(this.data, (text) => this.view.measure(text));
-    return Math.max(225, Math.ceil(left.depth + right.depth + 2 + this.widest()));
-  }
+  get seen() { return this.zoom?.seen ?? { x: 0, y: 0, w: this.data.width, h: this.data.height }; }
 
-  x(units) { return this.plot.x + (units * this.plot.w) / this.data.width; }
-  y(units) { return this.plot.y + (units * this.plot.h) / this.data.height; }
+  x(units) { return this.plot.x + ((units - this.seen.x) * this.plot.w) / this.seen.w; }
+  y(units) { return this.plot.y + ((units - this.seen.y) * this.plot.h) / this.seen.h; }
 
-  snap() {      // corners on whole device pixels, and which mark lies under each pixel
-    const { data, n } = this, dpr = window.devicePixelRatio || 1, on = (v) => Math.round(v * dpr) / dpr;
+  snap() {      // corners on whole device pixels, cut to what is seen, and which mark lies under each pixel
+    const { data: { box, kind, style }, n, plot, seen } = this, dpr = window.devicePixelRatio || 1;
+    const on = (v) => Math.round(v * dpr) / dpr, sx = plot.w / seen.w, sy = plot.h / seen.h, right = plot.x + plot.w, bottom = plot.y + plot.h;
     this.corners = new Float32Array(4 * n);
-    this.pick = new Int32Array(Math.ceil(this.width) * Math.ceil(this.height));
+    this.hidden = new Uint8Array(n);
     this.stride = Math.ceil(this.width);
+    this.pick = new Int32Array(this.stride * Math.ceil(this.height));
     for (let i = 0; i < n; i++) {
-      const [x, y, w, h] = data.box.subarray(4 * i, 4 * i + 4);
-      const x0 = on(this.x(x)), y0 = on(this.y(y)), x1 = on(this.x(x + w)), y1 = on(this.y(y + h));
-      const least = Math.min(x1 - x0, y1 - y0), gap = data.kind === "bars" ? 0 : least >= 12 ? 2 : least >= 5 ? 1 : 0;
-      this.corners.set([x0, y0, Math.max(x0 + 1 / dpr, x1 - gap), Math.max(y0 + 1 / dpr, y1 - gap)], 4 * i);
+      const x0 = plot.x + (box[4 * i] - seen.x) * sx, x1 = x0 + box[4 * i + 2] * sx;
+      const y0 = plot.y + (box[4 * i + 1] - seen.y) * sy, y1 = y0 + box[4 * i + 3] * sy;
+      this.hidden[i] = x1 < plot.x || x0 > right || y1 < plot.y || y0 > bottom;
+      if (this.hidden[i]) continue;
+      const a = on(Math.max(plot.x, x0)), b = on(Math.max(plot.y, y0)), c = on(Math.min(right, x1)), d = on(Math.min(bottom, y1));
+      const least = Math.min(c - a, d - b), gap = kind === "bars" ? 0 : least >= 12 ? 2 : least >= 5 ? 1 : 0;
+      this.corners.set([a, b, Math.max(a + 1 / dpr, c - gap), Math.max(b + 1 / dpr, d - gap)], 4 * i);
     }
-    const order = [...data.style.keys()].sort((a, b) => (data.style[b] === OUTLINED) - (data.style[a] === OUTLINED) || a - b);
-    for (const i of order) {
-      const [x0, y0, x1, y1] = this.corners.subarray(4 * i, 4 * i + 4).map(Math.round);
-      for (let y = y0; y < Math.max(y1, y0 + 1); y++) {
-        this.pick.fill(i + 1, y * this.stride + x0, y * this.stride + Math.max(x1, x0 + 1));
-      }
-    }
+    for (const frames of [true, false]) for (let i = 0; i < n; i++) if (around(style[i]) === frames && !this.hidden[i]) this.fill(i);
+  }
+
+  fill(i) {
+    const [x0, y0, x1, y1] = this.corners.subarray(4 * i, 4 * i + 4).map(Math.round);
+    for (let y = y0; y < Math.max(y1, y0 + 1); y++) this.pick.fill(i + 1, y * this.stride + x0, y * this.stride + Math.max(x1, x0 + 1));
   }
 
   spot(note) {
@@ -162,10 +183,11 @@ class Panel {
   placeWords(measure) {
     this.taken = [];
     this.words.replaceChildren();
-    for (const note of this.data.notes) {
+    for (const note of this.zoom ? this.zoom.ticks() : this.data.notes) {
       const length = measure(note.text), shift = { start: 0, middle: length / 2, end: length }[note.anchor];
       const clamp = (v, most) => Math.max(0, Math.min(v, most - length));
       let [x, y] = this.spot(note), room;
+      if (x < 0 || x > this.width || y < 0 || y > this.height) continue;      // out of sight
       if (note.turned) {
         const low = clamp(y + shift - length, this.height);
         y = low + length - shift;
@@ -183,61 +205,54 @@ class Panel {
   }
 
   placeLabels(measure) {      // inside a mark where there is room; of bars and frames also at their edge
-    const { data, corners } = this;
-    this.labels = this.dense ? [] : data.labels.map((label, i) => {
-      const [x0, y0, x1, y1] = corners.subarray(4 * i, 4 * i + 4), frame = data.style[i] === OUTLINED;
-      if (!label || y1 - y0 < 13) return null;
-      const length = measure(label), x = (x0 + x1) / 2, y = (y0 + y1) / 2, spots = [];
-      const spot = (low, mid, inside) => ({ x: low + length / 2, y: mid, inside, room: [low, mid - 7, low + length, mid + 7] });
-      if (x1 - x0 >= length + 6) spots.push(spot(x - length / 2, y, true));
-      if (x1 - x0 >= length + 6 && frame && data.kind === "devices") spots.push(spot(x0 + 6, y0 + 10, true));
-      if (data.kind === "bars" && x1 + length + 6 < this.width) spots.push(spot(x1 + 6, y, false));
-      const found = spots.find(({ room }) => !this.taken.some((other) => !apart(room, other))
-        && !data.labels.some((_, j) => j !== i && data.style[j] !== OUTLINED
-          && !apart(room, corners.subarray(4 * j, 4 * j + 4))));
-      if (found) this.taken.push(found.room);
-      return found ?? null;
-    });
+    const { data, corners, hidden } = this, said = [];
+    for (let i = 0; i < data.labels.length; i++) if (!hidden[i]) said.push(i);
+    this.labels = new Map();
+    if (said.length > CROWD) return;
+    const solid = said.filter((i) => !around(data.style[i])).map((i) => [i, corners.subarray(4 * i, 4 * i + 4)]);
+    for (const i of said) {
+      const spot = this.labelSpots(i, measure).find(({ room }) => !this.taken.some((other) => !apart(room, other))
+        && !solid.some(([j, box]) => j !== i && !apart(room, box)));
+      if (!spot) continue;
+      this.taken.push(spot.room);
+      this.labels.set(i, spot);
+      if (this.dense) this.words.append(make("text", { x: spot.x, y: spot.y, "text-anchor": "middle" }, spot.text));
+    }
+  }
+
+  labelSpots(i, measure) {      // where a label may stand, best first
+    const { data: { labels, style, kind }, corners } = this, [x0, y0, x1, y1] = corners.subarray(4 * i, 4 * i + 4);
+    if (!labels[i] || y1 - y0 < 13) return [];
+    const spots = [], frame = around(style[i]), y = (y0 + y1) / 2, short = labels[i].split(" ").at(-1);
+    const spot = (text, low, mid, inside) => {
+      const length = measure(text);
+      return { text, x: low + length / 2, y: mid, inside, room: [low, mid - 7, low + length, mid + 7] };
+    };
+    const within = (text, pad) => x1 - x0 >= measure(text) + pad && spots.push(spot(text, (x0 + x1 - measure(text)) / 2, y, true));
+    if (style[i] !== GROUND) within(labels[i], 6);
+    if (frame && kind === "devices" && x1 - x0 >= measure(labels[i]) + 12) spots.push(spot(labels[i], x0 + 6, y0 + 10, true));
+    if (kind === "devices" && !frame) within(short, 2);      // a number alone where there is no more room
+    if (kind === "bars" && x1 + measure(labels[i]) + 6 < this.width) spots.push(spot(labels[i], x1 + 6, y, false));
+    return spots;
   }
 
   placeShapes() {
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.shapes.forEach((g, i) => {
       const [rect, text] = g.children, [x0, y0, x1, y1] = this.corners.subarray(4 * i, 4 * i + 4);
-      const inset = this.data.style[i] === FILLED ? 0 : 1, spot = this.labels[i];
+      const fine = Math.min(x1 - x0, y1 - y0) < FINE, inset = [OUTLINED, HATCHED].includes(this.data.style[i]) && !fine ? 1 : 0;
+      const spot = this.labels.get(i);
       const box = { x: x0 + inset, y: y0 + inset, width: Math.max(0, x1 - x0 - 2 * inset), height: Math.max(0, y1 - y0 - 2 * inset) };
       for (const [name, value] of Object.entries(box)) rect.setAttribute(name, value);
-      text.textContent = spot ? this.data.labels[i] : "";
+      if (this.data.style[i] === HATCHED) {
+        rect.style.fill = fine ? this.view.colour(this.data.colour[i]) : this.view.hatch(this.data.colour[i]);
+        g.classList.toggle("ckl-fine", fine);
+      }
+      g.style.display = this.hidden[i] ? "none" : "";
+      text.textContent = spot?.text ?? "";
       text.classList.toggle("ckl-outside", Boolean(spot) && !spot.inside);
       if (spot) for (const [name, value] of [["x", spot.x], ["y", spot.y], ["text-anchor", "middle"]]) text.setAttribute(name, value);
     });
-  }
-
-  // ---- tiles on a canvas: one layer bright, one faint, and the marks that are lit on top
-
-  layer(faint) {
-    const canvas = make("canvas"), dpr = window.devicePixelRatio || 1;
-    canvas.width = Math.round(this.width * dpr);
-    canvas.height = Math.round(this.height * dpr);
-    const ctx = canvas.getContext("2d");
-    ctx.scale(dpr, dpr);
-    this.paint(ctx, null, faint);
-    return canvas;
-  }
-
-  paint(ctx, lit, faint) {
-    const { colour, style } = this.data, { corners, view } = this;
-    for (const outlines of [false, true]) {
-      for (let i = 0; i < this.n; i++) {
-        if ((lit && !lit[i]) || (style[i] === OUTLINED) !== outlines) continue;
-        const x = corners[4 * i], y = corners[4 * i + 1], w = corners[4 * i + 2] - x, h = corners[4 * i + 3] - y;
-        if (lit && !outlines) ctx.clearRect(x, y, w, h);
-        ctx.globalAlpha = (faint ? DIM : 1) * (style[i] === HATCHED ? 0.45 : 1);
-        ctx.fillStyle = ctx.strokeStyle = view.painted(colour[i]);
-        if (outlines) ctx.strokeRect(x + 0.5, y + 0.5, w - 1, h - 1); else ctx.fillRect(x, y, w, h);
-      }
-    }
-    ctx.globalAlpha = 1;
   }
 
   light(lit, at, picked) {
@@ -251,21 +266,7 @@ class Panel {
       });
       return;
     }
-    this.layers ??= { full: this.layer(false), faint: this.layer(true) };
-    const { canvas, layers } = this, dpr = window.devicePixelRatio || 1, ctx = canvas.getContext("2d");
-    if (canvas.width !== layers.full.width) canvas.width = layers.full.width;
-    if (canvas.height !== layers.full.height) canvas.height = layers.full.height;
-    ctx.setTransform(1, 0, 0, 1, 0, 0);
-    ctx.clearRect(0, 0, canvas.width, canvas.height);
-    ctx.drawImage(lit ? layers.faint : layers.full, 0, 0);
-    ctx.setTransform(dpr, 0, 0, dpr, 0, 0);
-    if (lit) this.paint(ctx, lit, false);
-    for (const i of new Set([at, this.view.pickedIn(this)])) {
-      if (i === null || i < 0) continue;
-      const [x0, y0, x1, y1] = this.corners.subarray(4 * i, 4 * i + 4);
-      Object.assign(ctx, { strokeStyle: this.view.theme.text, lineWidth: 2 });
-      ctx.strokeRect(x0, y0, x1 - x0, y1 - y0);
-    }
+    this.canvas.light(lit, at, this.view.pickedIn(this));
   }
 
   // ---- pointing
@@ -275,7 +276,14 @@ class Panel {
     return x < 0 || x >= this.stride || y < 0 ? -1 : (this.pick[y * this.stride + x] ?? 0) - 1;
   }
 
+  element(ev) {      // the words for the very element under the pointer
+    if (!this.zoom) return null;
+    const frame = this.stage.getBoundingClientRect();
+    return this.zoom.element(ev.clientX - frame.left, ev.clientY - frame.top);
+  }
+
   click(ev) {
+    if (this.zoom?.dragged) return;
     const named = ev.detail === 0 ? ev.target.closest("[data-mark]")?.dataset.mark : undefined;
     const i = named === undefined ? this.hit(ev) : Number(named);
     if (i < 0) return;
@@ -302,14 +310,15 @@ class Panel {
   }
 
   key(ev) {
-    const way = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1], Home: "Home", End: "End" }[ev.key];
+    const way = !ev.shiftKey && { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1], Home: "Home", End: "End" }[ev.key];
     if (way) {
       this.aim(way === "Home" ? 0 : way === "End" ? this.n - 1 : this.next(...way));
+      this.zoom?.reveal(this.focus);
       if (!this.dense) this.shapes[this.focus].focus();
       this.pointHere();
     } else if (ev.key === "Enter" || ev.key === " ") this.view.choose(this, this.focus);
     else if (ev.key === "Escape") this.view.choose(null);
-    else return;
+    else if (!this.zoom?.key(ev)) return;
     ev.preventDefault();
     ev.stopPropagation();      // JupyterLab would move to another cell
   }
@@ -317,12 +326,12 @@ class Panel {
   next(dx, dy) {      // few marks: along the list; else and upwards or downwards: the nearest that way
     const step = dx + dy;
     if (this.data.kind === "bars" || (!this.tiles && dx)) return Math.max(0, Math.min(this.n - 1, this.focus + step));
-    const middle = (i) => [this.corners[4 * i] + this.corners[4 * i + 2], this.corners[4 * i + 1] + this.corners[4 * i + 3]];
+    const { box } = this.data, middle = (i) => [2 * this.x(box[4 * i] + box[4 * i + 2] / 2), 2 * this.y(box[4 * i + 1] + box[4 * i + 3] / 2)];
     const [x, y] = middle(this.focus);
     let best = this.focus, least = Infinity;
     for (let i = 0; i < this.n; i++) {
       const [u, v] = middle(i), ahead = (u - x) * dx + (v - y) * dy, aside = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);
-      if (ahead <= 1 || (this.data.style[i] === OUTLINED && !this.tiles) || ahead + 3 * aside >= least) continue;
+      if (ahead <= 1 || (!this.tiles && around(this.data.style[i])) || ahead + 3 * aside >= least) continue;
       [best, least] = [i, ahead + 3 * aside];
     }
     return best;

@@ -89,6 +89,14 @@ class Pen:
             own = corners[[c == shade for c in colours]]
             self._boxes(own, facecolors=shade + "38", edgecolors=shade, linewidths=0.7, hatch="/////")
 
+    def ground(self, corners: Corners, colours: Sequence[str]) -> None:
+        """Boxes that others stand on."""
+        self._boxes(corners, facecolors=[shade + "40" for shade in colours], linewidths=0)
+
+    def thin(self, corners: Corners, colours: Sequence[str]) -> None:
+        """Boxes too small for stripes."""
+        self._boxes(corners, facecolors=[shade + "73" for shade in colours], linewidths=0, antialiaseds=False)
+
     def outline(self, corners: Corners, colours: Sequence[str]) -> None:
         """Edges of boxes, drawn on their inside."""
         inside = corners + np.array([0.8, 0.8, -0.8, -0.8])

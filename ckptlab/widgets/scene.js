@@ -1,10 +1,13 @@
 /* First part of the widget's one module (view.py joins them): a packed scene, its facts in words, its inks. */
 
-const FILLED = 0, OUTLINED = 1, HATCHED = 2;
+const FILLED = 0, OUTLINED = 1, HATCHED = 2, GROUND = 3;
 const DIM = 0.16;     // of a mark's fill, while others are pointed at
-const DENSE = 256;    // tiles beyond which they are painted on a canvas, without words
-const TALL = 250;     // most pixels a panel is high
+const DENSE = 256;    // tiles beyond which they are painted on a canvas
+const CROWD = 1024;   // other marks beyond which they are; of more marks in sight none bears words
+const ROOMY = 64;     // devices up to which all are large enough to point at
+const FINE = 8;       // pixels below which stripes are too fine to be seen
 const CELL = 92;      // most pixels a device is wide
+const UNIT = 60;      // most pixels a unit of a tensor is long
 const BAR = 22;       // pixels the thickest bar takes
 const LINE = 17;      // pixels a line of words takes
 const SVG = new Set(["svg", "g", "rect", "text", "defs", "pattern", "path"]);
@@ -52,7 +55,9 @@ function humanBytes(n) {      // to the digit what scene.human_bytes says, halve
 }
 
 function show(fact, mark) {
+  if (mark * fact.wide >= fact.values.length && fact.wide) return "";
   const value = fact.values.subarray(mark * fact.wide, (mark + 1) * fact.wide);
+  if (fact.kind === "place") return fact.words.map((axis, k) => [axis, value[k]]).filter(([, i]) => i >= 0).map((p) => p.join(" ")).join(", ");
   if (fact.kind === "word") return fact.words[Number(value[0])];
   if (fact.kind === "bytes") return humanBytes(BigInt(value[0]));
   if (fact.kind === "count") return String(value[0]).replace(/\B(?=(\d{3})+$)/g, ",");
@@ -69,3 +74,12 @@ function ink(colour) {        // black or white, as palette.ink
     .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
   return (0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05) ** 2 > 0.05 * 1.05 ? "#000000" : "#ffffff";
 }
+
+function dense(data) { return data.style.length > (data.kind === "tiles" ? DENSE : CROWD); }
+
+function tall({ kind, height, style }) {      // most pixels a panel of fixed ratio is high, as stage.tall
+  if (kind === "devices") return Math.min(420, Math.max(250, 40 * height));
+  return kind === "tiles" ? Math.min(style.length > DENSE ? 360 : 280, UNIT * height) : 250;
+}
+
+function around(style) { return style === OUTLINED || style === GROUND; }      // marks that frame others

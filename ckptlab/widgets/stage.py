@@ -11,17 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Note, Panel
+from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, NEUTRAL, OUTLINED, Note, Panel
 from ckptlab.widgets.palette import colour, ink
 from ckptlab.widgets.pen import HEAD, SMALL, TEXT, Corners, Pen, breadth, wrapped
 
-TALL, CELL, BAR, LINE = 250, 92, 22, 17
-WIDE = {"devices": 300, "tiles": 460, "bars": 560}
-"""Pixels: the most a panel is high, a device is wide and a bar is thick; a line; a panel's width."""
+CELL, UNIT, BAR, LINE = 92, 60, 22, 17
+WIDE = {"devices": 420, "tiles": 460, "bars": 560}
+"""Pixels: the most a device is wide, a unit of a tensor long and a bar thick; a line; a panel's width."""
 
-_DENSE = 256
-"""Of more marks than this none bears its label."""
+_DENSE, _CROWD, _FINE = 256, 1024, 8
+"""So many tiles are dense; of more marks than a crowd none bears its label; stripes need so many pixels."""
 
 _Room = tuple[float, float, float, float]
 
@@ -54,7 +55,8 @@ class Stage:
         self.width = max([beside + self.plot_width, *lines])
         self.head = 18 * len(self.title) + 15 * len(self.caption) + 8
         around = self.lanes["top"].depth + self.lanes["bottom"].depth + 8 if len(panel.marks) else 0
-        self.height = self.head + around + self.plot_height
+        turned = [breadth(note.text) + 4 for note in panel.notes if note.turned]
+        self.height = self.head + max([around + self.plot_height, *turned])
 
 
 def paint(stage: Stage, pen: Pen, x: float, y: float) -> None:
@@ -80,6 +82,7 @@ class _Spot:
         self.right, self.bottom = self.left + stage.plot_width, self.top + stage.plot_height
         panel = stage.panel
         self.edge = self.right + stage.lanes["right"].depth
+        self.ceiling = self.top - stage.lanes["top"].depth
         self._scale = stage.plot_width / panel.width, stage.plot_height / panel.height
 
     def corners(self) -> Corners:
@@ -114,6 +117,20 @@ def _quiet(panel: Panel) -> str:
     return "" if len(panel.marks) else "nothing to show"
 
 
+def tall(panel: Panel) -> float:
+    """Pixels that a panel of fixed ratio is high, at most."""
+    if panel.kind == "devices":
+        return min(420.0, max(250.0, 40 * panel.height))
+    if panel.kind != "tiles":
+        return 250.0
+    return min(360.0 if len(panel.marks) > _DENSE else 280.0, UNIT * panel.height)
+
+
+def _around(panel: Panel) -> npt.NDArray[np.bool_]:
+    """Marks that frame others."""
+    return (panel.marks.style == OUTLINED) | (panel.marks.style == GROUND)
+
+
 def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:
     """Width and height of the part that is drawn in the panel's units."""
     box = panel.marks.box
@@ -121,8 +138,8 @@ def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:
         thickest = float(box[:, 3].max())
         return int(usual), int(min(900, BAR * panel.height / thickest))
     if not panel.rigid:
-        return int(usual), TALL
-    wide = TALL * panel.width / panel.height
+        return int(usual), int(tall(panel))
+    wide = tall(panel) * panel.width / panel.height
     if panel.kind == "devices":
         wide = min(wide, CELL * panel.width / float(box[:, 2].min()))
     wide = max(24, min(wide, most))
@@ -154,8 +171,15 @@ def _lanes(panel: Panel, side: str) -> _Lanes:
 
 def _marks(panel: Panel, pen: Pen, corners: Corners) -> None:
     shades = np.array([colour(int(c), pen.dark) for c in panel.marks.colour])
-    for style, draw_as in ((FILLED, pen.fill), (HATCHED, pen.hatch), (OUTLINED, pen.outline)):
-        rows = panel.marks.style == style
+    style = panel.marks.style
+    fine = (corners[:, 2:] - corners[:, :2]).min(axis=1, initial=np.inf) < _FINE
+    for rows, draw_as in (
+        (style == GROUND, pen.ground),
+        (style == FILLED, pen.fill),
+        ((style == HATCHED) & ~fine, pen.hatch),
+        ((style == HATCHED) & fine, pen.thin),
+        (style == OUTLINED, pen.outline),
+    ):
         if rows.any():
             draw_as(corners[rows], shades[rows].tolist())
 
@@ -166,6 +190,8 @@ def _notes(panel: Panel, pen: Pen, spot: _Spot) -> Iterator[_Room]:
     for note in panel.notes:
         (x, y), half = spot.of(note), breadth(note.text) / 2
         lead = {"start": half, "middle": 0.0, "end": -half}[note.anchor]
+        if note.turned:
+            y = max(y, spot.ceiling + lead + half)
         room = (
             (x - 7, y - lead - half, x + 7, y - lead + half)
             if note.turned
@@ -179,12 +205,12 @@ def _notes(panel: Panel, pen: Pen, spot: _Spot) -> Iterator[_Room]:
 
 def _labels(panel: Panel, pen: Pen, corners: Corners, spot: _Spot, taken: list[_Room]) -> None:
     marks = panel.marks
-    if not marks.labels or len(marks) > _DENSE:
+    if not marks.labels or len(marks) > _CROWD:
         return
-    solid = marks.style != OUTLINED
-    for i, label in enumerate(marks.labels):
+    solid = ~_around(panel)
+    for i in range(len(marks.labels)):
         others = corners[solid & (np.arange(len(marks)) != i)]
-        for room, inside in _rooms(panel, i, breadth(label), corners[i].tolist(), spot.edge) if label else ():
+        for text, room, inside in _rooms(panel, i, corners[i].tolist(), spot.edge):
             if any(_overlap(room, other) for other in taken) or _covers(others, room):
                 continue
             taken.append(room)
@@ -192,24 +218,29 @@ def _labels(panel: Panel, pen: Pen, corners: Corners, spot: _Spot, taken: list[_
             bare = not inside or marks.style[i] != FILLED or own <= NEUTRAL
             shown = pen.text if bare else ink(colour(own, pen.dark))
             pen.write(
-                (room[0] + room[2]) / 2, (room[1] + room[3]) / 2, label, shown, TEXT, "middle", halo=bare
+                (room[0] + room[2]) / 2, (room[1] + room[3]) / 2, text, shown, TEXT, "middle", halo=bare
             )
             break
 
 
-def _rooms(panel: Panel, i: int, long: float, box: list[float], edge: float) -> Iterator[tuple[_Room, bool]]:
-    """Where a label may stand, best first, and whether that is inside its mark."""
-    x0, y0, x1, y1 = box
-    middle = (y0 + y1) / 2
-    if y1 - y0 < 13:
+def _rooms(panel: Panel, i: int, box: list[float], edge: float) -> Iterator[tuple[str, _Room, bool]]:
+    """What a label says and where it may stand, best first, and whether that is inside its mark."""
+    (x0, y0, x1, y1), label, style = box, panel.marks.labels[i], panel.marks.style[i]
+    if not label or y1 - y0 < 13:
         return
-    if x1 - x0 >= long + 6:
+    middle, frame, devices = (y0 + y1) / 2, style in (OUTLINED, GROUND), panel.kind == "devices"
+    short = label.rpartition(" ")[2]  # a number alone where there is no more room
+    for text, pad in ((label, 6), (short, 2)):
+        long = breadth(text)
+        if x1 - x0 < long + pad or style == GROUND or (text != label and (frame or not devices)):
+            continue
         left = (x0 + x1 - long) / 2
-        yield (left, middle - 7, left + long, middle + 7), True
-        if panel.marks.style[i] == OUTLINED and panel.kind == "devices":
-            yield (x0 + 6, y0 + 3, x0 + 6 + long, y0 + 17), True
+        yield text, (left, middle - 7, left + long, middle + 7), True
+    long = breadth(label)
+    if frame and devices and x1 - x0 >= long + 12:
+        yield label, (x0 + 6, y0 + 3, x0 + 6 + long, y0 + 17), True
     if panel.kind == "bars" and x1 + 6 + long <= edge:
-        yield (x1 + 6, middle - 7, x1 + 6 + long, middle + 7), False
+        yield label, (x1 + 6, middle - 7, x1 + 6 + long, middle + 7), False
 
 
 def _overlap(a: _Room, b: _Room) -> bool:

@@ -7,14 +7,19 @@ Lengths are pixels, a hundredth of an inch each.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Key, Scene
+from ckptlab.errors import PathError
+from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, OUTLINED, Key, Scene
 from ckptlab.widgets.palette import colour
 from ckptlab.widgets.pen import SMALL, TITLE, Pen, breadth
 from ckptlab.widgets.stage import Stage, paint
@@ -31,6 +36,34 @@ def png(scene: Scene, dark: bool = False, dpi: int = 100) -> bytes:
     out = io.BytesIO()
     draw(scene, dark).savefig(out, format="png", dpi=dpi)
     return out.getvalue()
+
+
+Suffix = Literal["svg", "png", "pdf"]
+"""What a picture can be saved as."""
+
+
+def picture(scene: Scene, suffix: Suffix, dark: bool = False, dpi: int = 200) -> bytes:
+    """The scene as a file of that kind: SVG and PDF with words as words and marks as vectors.
+
+    `dpi` matters to a PNG alone. The same scene makes the same bytes.
+    """
+    out = io.BytesIO()
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(suffix, {})
+    # Words that can be searched, copied and set in another font; ids that do not change from run to run.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "ckptlab", "pdf.fonttype": 42}):
+        draw(scene, dark).savefig(out, format=suffix, dpi=dpi, metadata=metadata)
+    return out.getvalue()
+
+
+def save(scene: Scene, path: str | os.PathLike[str], dark: bool = False, dpi: int = 200) -> None:
+    """Write the scene as the suffix of `path` says: `.svg`, `.png` or `.pdf`.
+
+    Raises `PathError` for any other.
+    """
+    suffix = Path(path).suffix.removeprefix(".").lower()
+    if suffix not in get_args(Suffix):
+        raise PathError(f"no picture {os.fspath(path)!r}: its name must end in .svg, .png or .pdf", [path])
+    Path(path).write_bytes(picture(scene, cast(Suffix, suffix), dark, dpi))
 
 
 def draw(scene: Scene, dark: bool = False) -> Figure:
@@ -105,5 +138,5 @@ def _flow(legend: Sequence[Key], y: float, right: float) -> tuple[list[tuple[Key
 
 def _swatch(pen: Pen, key: Key, x: float, y: float) -> None:
     corners = np.array([[x, y + 3, x + 15, y + 14]])
-    draw_as = {FILLED: pen.fill, HATCHED: pen.hatch, OUTLINED: pen.outline}[key.style]
+    draw_as = {FILLED: pen.fill, HATCHED: pen.hatch, OUTLINED: pen.outline, GROUND: pen.ground}[key.style]
     draw_as(corners, [colour(key.colour, pen.dark)])

@@ -23,6 +23,8 @@ class View {
       "change:header": rebuild, "change:columns": rebuild, "change:picked": () => this.relight(),
       "change:rank": () => this.keepTogether(), "change:link": () => this.join(),
     };
+    this.keeping = model.send ? new Keep(this) : null;      // a page by itself has no Python to ask
+    if (this.keeping) this.heard["msg:custom"] = this.keeping.told;
     for (const [event, told] of Object.entries(this.heard)) model.on(event, told);
     this.build();
     this.join();
@@ -39,7 +41,8 @@ class View {
     if (this.at) { this.at = null; this.relight(); }
     this.patterns = make("defs");
     const held = (this.panels ?? []).find((panel) => panel.refocus && panel.figure.contains(document.activeElement));
-    this.panels = this.scene.panels.map((panel) => (panel.kind === "rows" ? new Rows(panel, this) : new Panel(panel, this)));
+    const before = new Map((this.panels ?? []).map((panel) => [panel.data.name, panel]));
+    this.panels = this.scene.panels.map((panel) => (panel.kind === "rows" ? new Rows(panel, this) : new Panel(panel, this, before.get(panel.name))));
     this.known = new Set(this.scene.panels.flatMap((panel) => [...panel.ranks]));
     const some = this.panels.filter((panel) => panel.n && panel.stage);
     this.status.dataset.hint = some.some((panel) => panel.data.kind === "devices") ? this.model.get("hint") ?? "" : "";
@@ -50,6 +53,7 @@ class View {
       this.scene.legend.length && make("div", { class: "ckl-legend", role: "list", "aria-label": "legend" },
         ...this.scene.legend.map((key) => this.key(key))),
       some.length && this.status,
+      some.length && this.keeping?.menu,
     ];
     this.root.replaceChildren(make("svg", { class: "ckl-patterns", "aria-hidden": "true" }, this.patterns), this.probe,
       ...parts.filter(Boolean), this.tip);
@@ -62,8 +66,9 @@ class View {
   }
 
   key({ text, colour, style }) {
-    const name = this.colour(colour), fill = style === FILLED ? name : style === HATCHED ? this.hatch(colour) : "none";
-    const swatch = make("rect", { x: 1, y: 1, width: 14, height: 10, rx: 2, style: `fill:${fill};stroke:${name};stroke-width:${style === OUTLINED ? 2 : 1}` });
+    const name = this.colour(colour), fill = style === HATCHED ? this.hatch(colour) : style === OUTLINED ? "none" : name;
+    const line = style === GROUND ? "fill-opacity:.35" : `stroke:${name};stroke-width:${style === OUTLINED ? 2 : 1}`;
+    const swatch = make("rect", { x: 1, y: 1, width: 14, height: 10, rx: 2, style: `fill:${fill};${line}` });
     return make("span", { class: "ckl-key", role: "listitem" }, make("svg", { width: 16, height: 12, "aria-hidden": "true" }, swatch), text);
   }
 
@@ -81,7 +86,7 @@ class View {
 
   retint() {
     this.readTheme();
-    for (const panel of this.panels) panel.layers = null;
+    for (const panel of this.panels) panel.canvas?.forget();
     this.refresh();
   }
 
@@ -169,13 +174,14 @@ class View {
     return [...(this.peers ?? [this])].flatMap((view) => [...ranksOf(view)]).filter((rank) => this.known.has(rank));
   }
 
-  point(panel, i = -1, x = 0, y = 0) {
+  point(panel, i = -1, x = 0, y = 0, element = null) {
     const at = panel && i >= 0 ? { panel, i } : null;
     const same = at?.panel === this.at?.panel && at?.i === this.at?.i;
     this.at = at;
     if (!same) this.relight();
     if (!at) { this.tip.hidePopover?.(); return; }
     if (!same) this.fillTip();
+    this.here.replaceChildren(...(element ? [make("th", {}, "at the pointer"), make("td", {}, element)] : []));
     this.tip.showPopover?.();
     const { width, height } = this.tip.getBoundingClientRect();
     const place = (v, size, most) => Math.max(4, v + 14 + size > most - 4 ? v - 14 - size : v + 14);
@@ -186,7 +192,8 @@ class View {
   fillTip() {
     const { panel: { data }, i } = this.at;
     const rows = told(data, i).map(([label, words]) => make("tr", {}, make("th", {}, label), make("td", {}, words)));
-    this.tip.replaceChildren(data.labels[i] ? make("strong", {}, data.labels[i]) : "", make("table", {}, ...rows));
+    this.here = make("tr");
+    this.tip.replaceChildren(data.labels[i] ? make("strong", {}, data.labels[i]) : "", make("table", {}, ...rows, this.here));
   }
 
   choose(panel, i) {

@@ -11,21 +11,21 @@ import json
 import os
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import anywidget
 import traitlets
 
 from ckptlab.explorer.scene import Scene
 from ckptlab.widgets.pack import pack
-from ckptlab.widgets.still import png
+from ckptlab.widgets.still import Suffix, picture, png, save
 
 _HERE = Path(__file__).parent
 
-MODULE = "\n".join(
-    (_HERE / part).read_text(encoding="utf-8") for part in ("scene.js", "panel.js", "rows.js", "view.js")
-)
-"""The front end: one ES module, written in four parts that a reader can take one by one."""
+_PARTS = ("scene.js", "zoom.js", "canvas.js", "panel.js", "rows.js", "keep.js", "view.js")
+
+MODULE = "\n".join((_HERE / part).read_text(encoding="utf-8") for part in _PARTS)
+"""The front end: one ES module, written in parts that a reader can take one by one."""
 
 STYLE = (_HERE / "view.css").read_text(encoding="utf-8")
 """Its stylesheet."""
@@ -77,6 +77,7 @@ class SceneView(anywidget.AnyWidget):
         self._scene = scene
         header, columns = pack(scene)
         super().__init__(header=header, columns=columns, **traits)
+        self.on_msg(self._hand_over)
 
     @property
     def scene(self) -> Scene:
@@ -91,6 +92,19 @@ class SceneView(anywidget.AnyWidget):
         with self.hold_sync():
             self.header, self.columns = header, columns
             self.picked = {}
+
+    def save(self, path: str | os.PathLike[str], dark: bool = False, dpi: int = 200) -> None:
+        """Write the scene as the suffix of `path` says: `.svg` or `.pdf` (vectors), or `.png`.
+
+        `dpi` matters to a PNG alone. Raises `PathError` for any other suffix.
+        """
+        save(self._scene, path, dark, dpi)
+
+    def _hand_over(self, _: Any, asked: dict[str, Any], __: list[bytes]) -> None:
+        """The browser asks for a picture to keep, `{"save": suffix, "dark": theme}`."""
+        if asked.get("save") in get_args(Suffix):
+            made = picture(self._scene, asked["save"], bool(asked.get("dark")))
+            self.send({"saved": asked["save"]}, buffers=[made])
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page that shows the scene by itself: hover works without a kernel and without a network."""
