@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from unittest import mock
 
 import torch
@@ -13,15 +14,34 @@ from seed_ops import quiet, same
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 
 import ckptlab
-from ckptlab.storage import upload
+from ckptlab.storage import remote, upload
 
 STATE = {"w": ((9, 4), "hsdp"), "v": ((16, 3), "rows"), "b": ((6, 8), "tiles"), "s": ((), "copies")}
 
 
 def there(ctx, environment, op, *args):
     """Do `op` on a rank that knows the way."""
-    with mock.patch.dict(os.environ, environment):
+    with mock.patch.dict(os.environ, environment), one_client():
         return op(ctx, *args)
+
+
+_CONNECT = remote._connect
+_CLIENTS = {}
+
+
+@contextmanager
+def one_client():
+    """All that goes to the server goes by one client a process, as each takes a third of a second to make."""
+
+    def connect(url, options):
+        if url.startswith("s3://bucket/") and not options:
+            if not _CLIENTS:
+                _CLIENTS["s3"] = _CONNECT("s3://bucket/", {})[0]
+            return _CLIENTS["s3"], url.removeprefix("s3://")
+        return _CONNECT(url, options)
+
+    with mock.patch.object(remote, "_connect", connect):
+        yield
 
 
 def pid(ctx):
@@ -81,12 +101,13 @@ def load_fails(ctx, path):
     return failure(lambda: ckptlab.load(target, path), list(target["model"].values()))
 
 
-ROWS = 4 * 3 << 18
-"""Rows of one float32 of the large tensor: three MiB a rank and number of columns."""
+MIB = 1 << 20
+ROWS = 4 * 6 * MIB // 16
+"""Rows of the large tensor."""
 
 
 def save_large(ctx, path, value, block=None):
-    """A tensor of 12 MiB a rank, sent in blocks of `block` bytes."""
+    """A tensor of 6 MiB a rank, of four columns, sent in blocks of `block` bytes."""
     whole = cut(ctx, torch.full((ROWS, 4), float(value)), "rows")
     with mock.patch.object(upload, "BLOCK", block or upload.BLOCK):
         ckptlab.save({"w": whole}, path)

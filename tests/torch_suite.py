@@ -38,7 +38,7 @@ def outcomes(folder, name, ours, at):
     command += ["-p", "no:cacheprovider", f"--junitxml={report}"]
     path = [os.environ.get("CKPTLAB_HOUSE", str(HOUSE)), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, path)), "TMPDIR": str(at)}
-    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    env |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     log = Path(at, "log.txt")
     with log.open("w") as out:
         # A session of its own, so that ranks that hang end with it.

@@ -7,8 +7,9 @@ import stored_ops
 from ranks_fixture import pool
 
 CROSSWISE = [("ours", "ours"), ("ours", "stock"), ("stock", "ours")]
-OF_FOUR = ["rows", "columns", "hsdp", "tiles", "fsdp_tp"]
 OF_EIGHT = list(crosswise_ops.CUBES)
+OF_FOUR = ["hsdp", "tiles", "fsdp_tp"]
+ON_EIGHT, ON_FOUR = ["cube", "hsdp_tp", "thrice_turned"], ["columns", "fsdp_tp"]
 
 
 def right(out, sources, targets):
@@ -25,9 +26,9 @@ def test_three_axes_of_eight_ranks_to_each_other_to_four_ranks_and_back(tmp_path
     there, back = str(tmp_path / "there"), str(tmp_path / "back")
     pool(8).run(stored_ops.save_grid, there, saver, OF_EIGHT)
     pool(4).run(stored_ops.save_grid, back, saver, OF_FOUR)
-    right(pool(8).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, OF_EIGHT), OF_EIGHT, OF_EIGHT)
-    right(pool(4).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, OF_FOUR), OF_EIGHT, OF_FOUR)
-    right(pool(8).run(crosswise_ops.load_grid, back, loader, OF_FOUR, OF_EIGHT), OF_FOUR, OF_EIGHT)
+    right(pool(8).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, ON_EIGHT), OF_EIGHT, ON_EIGHT)
+    right(pool(4).run(crosswise_ops.load_grid, there, loader, OF_EIGHT, ON_FOUR), OF_EIGHT, ON_FOUR)
+    right(pool(8).run(crosswise_ops.load_grid, back, loader, OF_FOUR, ON_EIGHT), OF_FOUR, ON_EIGHT)
 
 
 @pytest.mark.parametrize("source", ops.WAYS)
