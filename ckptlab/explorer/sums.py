@@ -152,7 +152,8 @@ def edges_of(sums: Sums, bins: int) -> Floats:
     if low is None or high is None:
         return np.zeros(1)
     if sums.integer and high - low < bins:
-        return np.arange(int(high) - int(low) + 2) + (float(low) - 0.5)
+        each: Floats = np.arange(int(high) - int(low) + 2, dtype=np.float64) + (float(low) - 0.5)
+        return each
     if low == high:
         return np.array([low, np.nextafter(low, np.inf)], np.float64)
     # In quarters, since the whole span may be beyond float64.

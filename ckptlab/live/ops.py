@@ -6,13 +6,15 @@ op runs, not where it is asked for. No pictures.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from ckptlab.events import Phase
+from ckptlab.events import Event, Phase
 from ckptlab.layout import Layout, Mesh
+from ckptlab.live.peak import UNKNOWN, Peak
 from ckptlab.live.ranks import Context
 from ckptlab.plan.holding import fitted
 from ckptlab.storage import open_checkpoint
@@ -26,7 +28,11 @@ POISON = 0xA5
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one rank did: bytes of elements and wrapping that it read, seconds by phase, the verdict."""
+    """What one rank did: bytes of elements and wrapping that it read, seconds by phase, the verdict.
+
+    `peak` is the most memory that the load took of the host above the target's own, `device_peak` the same
+    of its GPU; in bytes, `peak.UNKNOWN` where nobody tells.
+    """
 
     rank: int
     nbytes: int
@@ -35,6 +41,8 @@ class Outcome:
     seconds: Mapping[Phase, float]
     elements: int
     different: tuple[str, ...]
+    peak: int = UNKNOWN
+    device_peak: int = 0
 
     @property
     def equal(self) -> bool:
@@ -42,23 +50,41 @@ class Outcome:
         return not self.different
 
 
-def reshard(context: Context, path: str, layout: Layout) -> Outcome:
-    """Load every tensor of a checkpoint under one layout, then compare it with what is stored.
+def reshard(
+    context: Context, path: str, layout: Layout | Mapping[str, Layout], verify: bool = False
+) -> Outcome:
+    """Load every tensor under one layout, or each under its own, then compare with what is stored.
 
-    Tells an `events.Event` for each step.
+    Tells an `events.Event` for each step, in seconds since this call. `verify`, as `engine.load` has it.
     """
+    import torch
+
     from ckptlab import engine
     from ckptlab.engine.state import blank, unflatten
 
-    metadata = open_checkpoint(path).metadata
-    mesh = _device_mesh(layout.mesh, context.device.partition(":")[0])
-    targets = {
-        tensor.fqn: blank(tensor, fitted(layout, tensor.shape), mesh, context.device, POISON)
-        for tensor in metadata.tensors
-    }
+    began = time.perf_counter()
+
+    def tell(event: Event) -> None:
+        # Load and comparison each count from their own beginning.
+        context.tell(replace(event, seconds=time.perf_counter() - began))
+
+    tell(Event(context.rank, "start", 0, 0, 0.0))
+    metadata, kind = open_checkpoint(path).metadata, context.device.partition(":")[0]
+    targets = {}
+    for tensor in metadata.tensors:
+        chosen = layout if isinstance(layout, Layout) else layout[tensor.fqn]
+        mesh = _device_mesh(chosen.mesh, kind)
+        targets[tensor.fqn] = blank(tensor, fitted(chosen, tensor.shape), mesh, context.device, POISON)
     state = unflatten({**targets, **dict.fromkeys(metadata.objects)}, metadata.paths)
-    report = engine.load(state, path, progress=context.tell)
-    verdict = engine.verify_loaded(state, path, progress=context.tell)
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    peak = Peak()
+    report = engine.load(state, path, verify=verify, progress=tell)
+    most = peak.nbytes
+    device_peak = torch.cuda.max_memory_allocated() - held if kind == "cuda" else 0
+    verdict = engine.verify_loaded(state, path, progress=tell)
+    tell(Event(context.rank, "done", 0, 0, 0.0))
     return Outcome(
         context.rank,
         report.nbytes,
@@ -67,6 +93,8 @@ def reshard(context: Context, path: str, layout: Layout) -> Outcome:
         report.seconds,
         verdict.elements,
         verdict.different,
+        most,
+        device_peak,
     )
 
 

@@ -1,48 +1,71 @@
 """The panel that loads for real: press Run, and ranks draw their counts into the forecast's bars.
 
-It owns buttons and a thread. What the bars say, `explorer` decides; what ranks do, `live`.
+It owns buttons and a thread. What the bars, the timeline and the cards say, `explorer` decides;
+what ranks do, `live`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import ipywidgets as ui
 
-from ckptlab.errors import CancelledError, CheckpointError
+from ckptlab.errors import CheckpointError
 from ckptlab.events import Event
-from ckptlab.explorer.scene import count
+from ckptlab.explorer.runs import Asked, Run, broke_off, came_out, resized, runs_panel
+from ckptlab.explorer.scene import Scene, count
+from ckptlab.explorer.scenes import traffic_scene
 from ckptlab.explorer.session import Session
-from ckptlab.explorer.timeline import Timeline
-from ckptlab.explorer.traffic import Ran, verdict
-from ckptlab.live import LocalRanks, attached_gpus
+from ckptlab.explorer.timeline import KEYS, Lane, Timeline, timeline_panel
+from ckptlab.explorer.traffic import Ran
+from ckptlab.live import LocalRanks, places
+from ckptlab.plan.forecast import Forecast
+from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.storage.where import is_url
+from ckptlab.widgets.failure import failure_card
 from ckptlab.widgets.panels import SECTION, card, fade, heading, said
-from ckptlab.widgets.view import SceneView
+from ckptlab.widgets.view import SceneView, with_picture
 
 _REDRAW = 0.1
 """Seconds between two pictures of a run."""
 
+_KEPT = 12
+"""Runs that are remembered."""
+
 
 class RunPanel(ui.VBox):
-    """Run, Cancel, and a button that kills a rank; the bars and the verdict below."""
+    """Run, Cancel, and a button that kills a rank; bars, timeline and verdict below, and the runs so far.
 
-    def __init__(self, session: Session, path: str, deadline: float = 600.0) -> None:
-        self._session, self._path, self._deadline = session, path, deadline
+    It loads the target of `session` from `path`, and follows the session. `deadline` (seconds) is when
+    hung ranks are ended. Its views light up together with those of the same `link`.
+    """
+
+    def __init__(self, session: Session, path: str, deadline: float = 600.0, link: str = "") -> None:
+        self._session, self._path = session, path
+        self._deaf = session.listen(self._heard)
         self._ranks: LocalRanks | None = None
         self._thread: threading.Thread | None = None
-        gpus = attached_gpus()
-        devices = [("CPU (gloo)", "cpu"), *([(f"{gpus} GPU (nccl)", "cuda")] if gpus else [])]
-        self.device = ui.Dropdown(
-            options=devices,
-            value="cuda" if gpus >= session.layout.mesh.size else "cpu",
-            description="Ranks on",
-            layout=ui.Layout(width="190px", margin="2px 2px 2px 14px"),
-            style={"description_width": "initial"},
-        )
+        self._following = False
+        self.runs: list[Run] = []
+        self._controls(deadline)
+        self.status = ui.HTML()
+        self.view = SceneView(hint="", link=link)
+        self.when = SceneView(hint="", link=link)
+        self.table = SceneView(hint="")
+        self._bars = ui.VBox([self.view, self.when])
+        self._past = ui.VBox([heading("Runs", "Press one to see it again."), self.table])
+        super().__init__([*self._top(), self.status, self._bars, self._past], layout=ui.Layout(**SECTION))
+        self._wire()
+        self._follow()
+
+    # ---- what there is to press
+
+    def _controls(self, deadline: float) -> None:
         self.run = ui.Button(
             description="Run",
             button_style="primary",
@@ -52,46 +75,130 @@ class RunPanel(ui.VBox):
         self.stop = ui.Button(
             description="Cancel", icon="stop", disabled=True, tooltip="End the run and its ranks"
         )
+        self.device = ui.Dropdown(description="on", **_field("230px"))
+        self.world = ui.BoundedIntText(min=1, max=4096, description="Ranks", **_field("110px"))
+        self.checked = ui.Checkbox(
+            value=True, description="check stored checksums", indent=False, layout=ui.Layout(width="auto")
+        )
+        self.limit = ui.BoundedFloatText(
+            deadline, min=0.1, max=1e6, description="give up after (s)", **_field("190px")
+        )
+        self.victim = ui.Dropdown(description="rank", **_field("100px"))
         self.kill = ui.Button(
+            description="Kill",
             icon="bolt",
             disabled=True,
             tooltip="End this rank in mid-run by SIGKILL, to see how its death is found and told",
+            layout=ui.Layout(width="auto"),
         )
-        self.status = ui.HTML()
-        self.view = SceneView(hint="")
+        self.note = ui.HTML()
+
+    def _top(self) -> list[ui.Widget]:
+        wrap = {"flex_flow": "row wrap", "grid_gap": "2px 14px", "align_items": "center"}
+        return [
+            heading(
+                "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
+            ),
+            ui.HBox(
+                [ui.HBox([self.run, self.stop]), ui.HBox([self.world, self.device])], layout=ui.Layout(**wrap)
+            ),
+            ui.HBox([self.checked, self.limit, ui.HBox([self.kill, self.victim])], layout=ui.Layout(**wrap)),
+            self.note,
+        ]
+
+    def _wire(self) -> None:
         self.run.on_click(lambda _: self._begin())
         self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
         self.kill.on_click(lambda _: self._kill())
-        buttons = ui.HBox(
-            [self.run, self.stop, self.kill, self.device], layout=ui.Layout(flex_flow="row wrap")
-        )
-        title = heading(
-            "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
-        )
-        self._bars = ui.VBox([self.view])
-        super().__init__([title, buttons, self.status, self._bars], layout=ui.Layout(**SECTION))
-        self.foretell()
+        self.world.observe(lambda change: self._resize(change.new), "value")
+        self.table.observe(lambda change: self._again(change.new), "picked")
+
+    def _heard(self, changed: frozenset[str]) -> None:
+        if changed & {"mesh", "placements", "rules"}:
+            self._follow()
+
+    def _follow(self) -> None:
+        """Show the session's target; one that makes no sense cannot be run."""
+        try:
+            self.foretell()
+            self.allow(True)
+        except CheckpointError as error:
+            self.status.value = card(error)
+            self.allow(False)
 
     def foretell(self) -> None:
         """Draw the forecast of the session's target, as nothing has run on it yet."""
-        self._draw()
-        self.kill.description = f"Kill rank {self._victim}"
+        self._draw(self._session.foretold)
+        world = self._session.layout.mesh.size
+        self._following = True
+        self.world.value = world
+        self._following = False
+        before = self.device.value
+        offered = {str(place): place for place in places(world)}
+        self.device.options = list(offered.items())
+        same = [p for p in offered.values() if before and p.device == before.device]
+        self.device.value = same[0] if same else next(iter(offered.values()))
+        shared = next((p for p in offered.values() if p.shared), None)
+        self.note.value = (
+            said(f"nccl takes one GPU a rank: {world} ranks on {count(shared.gpus, 'GPU')} share by gloo.")
+            if shared
+            else ""
+        )
+        self.victim.options = range(world)
+        self.victim.value = min(1, world - 1)
         self.status.value = said("Not run yet.")
 
     def allow(self, sense: bool) -> None:
         """Let Run be pressed, or not: what is foretold is of another target than the one asked for."""
-        self.run.disabled = not sense
+        self.run.disabled = not sense or self._busy
         fade(self._bars, not sense)
 
-    def _draw(self, ran: tuple[Ran, ...] = ()) -> None:
+    def _resize(self, world: int) -> None:
+        if self._following:
+            return
+        try:
+            self._session.change(mesh=resized(self._session.layout.mesh, world))
+        except CheckpointError as error:
+            self.status.value = card(error)
+
+    # ---- pictures
+
+    def _draw(self, foretold: Forecast, ran: tuple[Ran, ...] = (), lanes: tuple[Lane, ...] = ()) -> None:
         # The panel's own heading says what it is.
-        self.view.scene = replace(self._session.traffic_scene(ran), title="")
+        self.view.scene = replace(traffic_scene(foretold, ran), title="")
+        self.when.layout.display = None if lanes else "none"
+        if lanes:
+            self.when.scene = Scene("", (timeline_panel(lanes),), KEYS, "")
+        self._past.layout.display = None if self.runs else "none"
+
+    def _remember(self, run: Run) -> None:
+        self.runs = [run, *self.runs[: _KEPT - 1]]
+        self._show(0)
+
+    def _show(self, line: int) -> None:
+        """Show one of the runs so far."""
+        run = self.runs[line]
+        self._draw(run.asked.foretold, run.ran, run.lanes)
+        self.table.scene = Scene("", (runs_panel(self.runs, line),), (), "")
+        self.status.value = failure_card(run.failure) if run.failure else said(run.said, run.good)
+
+    def _again(self, picked: dict[str, Any]) -> None:
+        if picked and not self._busy:
+            self._show(int(picked["mark"]))
+
+    # ---- ranks
 
     def close_ranks(self) -> None:
         """End the ranks, if any are warm."""
         if self._ranks is not None:
             self._ranks.close()
             self._ranks = None
+
+    def close(self) -> None:
+        """End the ranks and the widgets."""
+        self._deaf()
+        self.close_ranks()
+        super().close()
 
     def warm(self) -> None:
         """Begin to start the ranks that the target needs, so that Run finds them up."""
@@ -100,33 +207,37 @@ class RunPanel(ui.VBox):
             self._fitting_ranks().start()
 
     def _fitting_ranks(self) -> LocalRanks:
-        world, device = self._session.layout.mesh.size, self.device.value
-        if self._ranks is None or self._ranks.world != world or self._ranks.device != device:
+        world, place = self._session.layout.mesh.size, self.device.value
+        now = self._ranks
+        if now is None or (now.world, now.device, now.backend) != (world, place.device, place.backend):
             self.close_ranks()
-            self._ranks = LocalRanks(world, device)
-        return self._ranks
+            self._ranks = now = LocalRanks(world, place.device, place.backend)
+        return now
+
+    def _kill(self) -> None:
+        if self._ranks is not None:
+            try:
+                self._ranks.kill(self.victim.value)
+            except CheckpointError as error:
+                self.status.value = card(error)
+
+    # ---- a run
+
+    @property
+    def _busy(self) -> bool:
+        return not self.stop.disabled
 
     def _begin(self) -> None:
         # The click returns at once: while a handler runs, no other click is heard.
         if self._thread is not None and self._thread.is_alive():
             return
-        self._busy(True)
+        self._press(True)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def _kill(self) -> None:
-        if self._ranks is not None:
-            try:
-                self._ranks.kill(self._victim)
-            except CheckpointError as error:
-                self.status.value = card(error)
-
-    @property
-    def _victim(self) -> int:
-        return min(1, self._session.layout.mesh.size - 1)
-
-    def _busy(self, busy: bool) -> None:
-        self.run.disabled = self.device.disabled = busy
+    def _press(self, busy: bool) -> None:
+        for one in (self.run, self.device, self.world, self.checked, self.limit):
+            one.disabled = busy
         self.stop.disabled = not busy
         # There is no rank to kill before the first has told something.
         self.kill.disabled = True
@@ -134,27 +245,53 @@ class RunPanel(ui.VBox):
     def _work(self) -> None:
         try:
             self._load()
-        except CancelledError:
-            self.status.value = said("Cancelled; the ranks have been ended.", good=False)
         except CheckpointError as error:
             self.status.value = card(error)
         except Exception as error:  # a thread's traceback would be seen by nobody
             self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
         finally:
-            self._busy(False)
+            self._press(False)
+
+    def _load(self) -> None:
+        from ckptlab.live.ops import reshard
+
+        session, layout = self._session, self._session.layout
+        number = 1 + max((run.asked.number for run in self.runs), default=0)
+        target = f"{session.mesh}: {session.placements}"
+        asked = Asked(number, target, str(self.device.value), session.foretold)
+        timeline = Timeline(layout.mesh.size)
+        self.status.value = said(f"Starting {count(layout.mesh.size, 'rank')} ...")
+        ranks = self._fitting_ranks()
+
+        def heard(rank: int, what: object) -> None:
+            if isinstance(what, Event):
+                timeline.hear(what)
+
+        op = (reshard, self._path, layout, self.checked.value)
+        try:
+            with self._drawn_live(timeline, asked.foretold):
+                outcomes = ranks.run(*op, deadline=self.limit.value, progress=heard)
+        except CheckpointError as error:
+            self._remember(broke_off(asked, timeline, error, session.metadata))
+            return
+        for one in outcomes:
+            seconds = sum(one.seconds.values())
+            timeline.end(one.rank, one.nbytes, seconds, one.equal, one.peak, one.device_peak)
+        wrong = sorted({fqn for one in outcomes for fqn in one.different})
+        self._remember(came_out(asked, timeline, sum(one.elements for one in outcomes), wrong))
 
     @contextmanager
-    def _drawn_live(self, timeline: Timeline, total: int) -> Iterator[None]:
+    def _drawn_live(self, timeline: Timeline, foretold: Forecast) -> Iterator[None]:
         """Draw what ranks told as often as can be followed; what they told last, too."""
         over = threading.Event()
 
         def draw() -> None:
-            seen = timeline.ran
+            seen = timeline.lanes
             while not over.wait(_REDRAW):
-                if timeline.ran != seen:
-                    seen = timeline.ran
-                    self._draw(seen)
-                    self.status.value = said(f"Running: {timeline.said(total)} ...")
+                if timeline.lanes != seen:
+                    seen = timeline.lanes
+                    self._draw(foretold, timeline.ran, seen)
+                    self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
                     self.kill.disabled = False
 
         painter = threading.Thread(target=draw, daemon=True)
@@ -165,29 +302,30 @@ class RunPanel(ui.VBox):
             over.set()
             painter.join()
 
-    def _load(self) -> None:
-        from ckptlab.live.ops import reshard
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = dict(super()._repr_mimebundle_(**kwargs) or {})
+        return with_picture(bundle, self.view.scene)
 
-        layout, foretold = self._session.layout, self._session.foretold
-        timeline = Timeline(layout.mesh.size)
-        self.status.value = said(f"Starting {count(layout.mesh.size, 'rank')} ...")
-        ranks = self._fitting_ranks()
 
-        def heard(rank: int, what: object) -> None:
-            if isinstance(what, Event):
-                timeline.hear(what)
+def run_view(
+    checkpoint: str | os.PathLike[str] | Checkpoint, mesh: str = "", placements: str = ""
+) -> RunPanel:
+    """The load of a checkpoint by itself: on this target, or one that is chosen in the panel.
 
-        began = time.perf_counter()
-        with self._drawn_live(timeline, foretold.total):
-            outcomes = ranks.run(reshard, self._path, layout, deadline=self._deadline, progress=heard)
-        took = time.perf_counter() - began
-        for outcome in outcomes:
-            timeline.end(outcome.rank, outcome.nbytes, sum(outcome.seconds.values()), outcome.equal)
-        self._draw(timeline.ran)
-        read = sum(outcome.nbytes for outcome in outcomes)
-        wrong = sorted({fqn for outcome in outcomes for fqn in outcome.different})
-        elements = sum(outcome.elements for outcome in outcomes)
-        self.status.value = said(
-            f"{verdict(foretold, read, elements, wrong)} {took:.2f} s with the comparison.",
-            good=not wrong and read == foretold.total,
-        )
+    Raises `PathError` if there is no checkpoint, `LayoutError` for a target that makes no sense.
+    """
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    session = Session(opened.metadata)
+    session.mesh, session.placements = mesh or session.mesh, placements or session.placements
+    panel = RunPanel(session, path_of(opened))
+    panel.warm()
+    return panel
+
+
+def path_of(checkpoint: Checkpoint) -> str:
+    """Where a checkpoint is, wherever a rank stands."""
+    return checkpoint.path if is_url(checkpoint.path) else os.path.realpath(checkpoint.path)
+
+
+def _field(width: str) -> dict[str, Any]:
+    return {"layout": ui.Layout(width=width, margin="2px"), "style": {"description_width": "initial"}}

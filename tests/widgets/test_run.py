@@ -8,8 +8,10 @@ import pytest
 import widget_ops
 
 import ckptlab.live.ops
+import ckptlab.widgets.run
 from ckptlab.explorer.scene import FILLED, OUTLINED
-from ckptlab.widgets.explore import explore
+from ckptlab.live import Place, places
+from ckptlab.widgets.run import run_view
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +27,20 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def explorer(checkpoint):
-    explorer = explore(checkpoint)
-    yield explorer
-    explorer.close()
+def shared(checkpoint):
+    panel = run_view(checkpoint)
+    yield panel
+    panel.close()
 
 
 @pytest.fixture
-def panel(explorer):
-    explorer.recipe.value = "FSDP on 4: rows"
-    explorer.run_panel.foretell()
-    yield explorer.run_panel
-    explorer.run_panel.stop.click()
-    ended(explorer.run_panel)
+def panel(shared):
+    shared._session.change(mesh="shard=4", placements="Shard(0)")
+    shared.foretell()
+    shared.limit.value = 600.0
+    yield shared
+    shared.stop.click()
+    ended(shared)
 
 
 def until(true, limit):
@@ -74,13 +77,15 @@ def test_before_a_run_only_the_forecast_is_drawn(panel):
     assert len(widths(panel, FILLED)) == 0
     assert len(widths(panel, OUTLINED)) == 4
     assert usable(panel) == [True, False, False]
-    assert panel.kill.description == "Kill rank 1"
+    assert (panel.victim.value, list(panel.victim.options)) == (1, [0, 1, 2, 3])
+    assert panel.world.value == 4
 
 
-def test_a_run_reads_what_was_foretold_and_all_is_equal(panel, explorer):
+def test_a_run_reads_what_was_foretold_and_all_is_equal(panel):
     panel.run.click()
     assert usable(panel)[:2] == [False, True]
-    assert explorer.mesh.disabled
+    assert panel.world.disabled
+    assert panel.device.disabled
     ended(panel)
     assert "✓" in panel.status.value
     assert "foretold = read" in panel.status.value
@@ -91,7 +96,7 @@ def test_a_run_reads_what_was_foretold_and_all_is_equal(panel, explorer):
     assert said.count(", equal, ") == 4
     np.testing.assert_allclose(widths(panel, FILLED), widths(panel, OUTLINED))
     assert usable(panel) == [True, False, False]
-    assert not explorer.mesh.disabled
+    assert not panel.world.disabled
 
 
 def test_bars_fill_while_ranks_read_and_cancel_ends_them(panel, monkeypatch):
@@ -114,19 +119,21 @@ def test_bars_fill_while_ranks_read_and_cancel_ends_them(panel, monkeypatch):
 def test_a_killed_rank_is_named_and_the_next_run_works(panel, monkeypatch):
     hanging(panel, monkeypatch)
     until(lambda: usable(panel)[2], 5)
+    panel.victim.value = 1
     panel.kill.click()
     ended(panel, 5)
     assert "role='alert'" in panel.status.value
-    assert "rank <b>1</b>, in phase <b>read</b>" in panel.status.value
-    assert "SIGKILL" in panel.status.value
+    told = panel.runs[0].failure
+    assert (told.rank, told.phase) == ("1", "read, 1000 B of 1.95 KiB done")
+    assert "killed by SIGKILL" in told.cause
     panel.run.click()
     ended(panel)
     assert "foretold = read" in panel.status.value
 
 
-def test_another_number_of_ranks_takes_other_ranks(panel, explorer):
-    explorer.recipe.value = "one process"
-    assert panel.kill.description == "Kill rank 0"
+def test_another_target_takes_other_ranks(panel):
+    panel._session.change(mesh="rank=1", placements="Replicate")
+    assert panel.victim.value == 0
     panel.run.click()
     ended(panel)
     assert "foretold = read" in panel.status.value
@@ -140,19 +147,137 @@ def test_a_second_press_while_it_runs_does_nothing(panel, monkeypatch):
     assert panel._thread is thread
 
 
-def test_a_damaged_file_is_a_card(panel, checkpoint):
+def bit_flipped(file):
+    data = file.read_bytes()
+    at = data.index(np.arange(1003 * 24, dtype=np.float32).tobytes())
+    file.write_bytes(data[: at + 8] + bytes([data[at + 8] ^ 4]) + data[at + 9 :])
+
+
+def cut_off(file):
+    data = file.read_bytes()
+    file.write_bytes(data[: len(data) // 2])
+
+
+FAULTS = [
+    (bit_flipped, "its bytes have crc", "read", "Restore the file from a copy"),
+    (cut_off, "ends at byte", "plan", "It was cut off"),
+    (Path.unlink, "is missing", "plan", "Copy the file here again"),
+]
+
+
+@pytest.mark.parametrize(("fault", "cause", "phase", "remedy"), FAULTS, ids=["bit", "cut", "gone"])
+def test_a_damaged_file_is_a_card(panel, checkpoint, fault, cause, phase, remedy):
     (file,) = checkpoint.glob("*.distcp")
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    fault(file)
     try:
         panel.run.click()
         ended(panel)
     finally:
         file.write_bytes(whole)
+    told = panel.runs[0].failure
+    assert cause in told.cause
+    assert (told.phase.split(",")[0], told.file) == (phase, file.name)
+    assert told.tensor == ("w" if fault is bit_flipped else "")
+    assert told.remedy.startswith(remedy)
     assert "role='alert'" in panel.status.value
     assert file.name in panel.status.value
     assert "foretold = read" not in panel.view.scene.text
     assert usable(panel) == [True, False, False]
+
+
+def test_unchecked_a_flipped_bit_goes_unseen(panel, checkpoint):
+    """What the tick is for: of chunks that are read in part, no checksum is taken without it."""
+    (file,) = checkpoint.glob("*.distcp")
+    whole = file.read_bytes()
+    bit_flipped(file)
+    panel.checked.value = False
+    try:
+        panel.run.click()
+        ended(panel)
+    finally:
+        panel.checked.value = True
+        file.write_bytes(whole)
+    assert panel.runs[0].verdict == "equal"
+
+
+def test_a_rank_that_hangs_shows_its_stack_at_the_deadline(panel, monkeypatch):
+    monkeypatch.setattr(ckptlab.live.ops, "reshard", widget_ops.one_hangs)
+    panel.limit.value = 1.0
+    panel.run.click()
+    ended(panel)
+    told = panel.runs[0].failure
+    assert told.title == "Rank 2 hangs; every rank was stopped"
+    assert told.rank == "2"
+    assert told.phase.startswith("read")
+    rank2 = told.more.partition("rank 2 at:")[2].partition("ranks 0, 1, 3 at:")[0]
+    assert "in oversleep" in rank2
+    assert "widget_ops.py" in rank2
+    assert "<details open>" in panel.status.value
+
+
+def test_a_rank_of_choice_is_killed(panel, monkeypatch):
+    hanging(panel, monkeypatch)
+    until(lambda: usable(panel)[2], 5)
+    panel.victim.value = 3
+    began = time.monotonic()
+    panel.kill.click()
+    ended(panel, 5)
+    assert time.monotonic() - began < 5
+    assert panel.runs[0].failure.rank == "3"
+
+
+def test_runs_stand_side_by_side_and_each_can_be_seen_again(panel):
+    panel._session.change(mesh="shard=2", placements="Shard(0)")
+    panel.run.click()
+    ended(panel)
+    panel._session.change(mesh="tp=4", placements="Shard(1)")
+    panel.run.click()
+    ended(panel)
+    labels = panel.table.scene.panels[0].marks.labels
+    number = panel.runs[0].asked.number
+    assert labels[:2] == (f"{number}. tp=4: Shard(1)", f"{number - 1}. shard=2: Shard(0)")
+    assert panel.view.scene.text.count(", equal, ") == 4
+    panel.table.picked = {"panel": "runs", "mark": 1}
+    assert panel.view.scene.text.count(", equal, ") == 2
+    assert "foretold = read" in panel.status.value
+    assert panel.table.scene.panels[0].tree.chosen == 1
+    assert [lane.rank for lane in panel.runs[1].lanes] == [0, 1]
+    assert all([s.phase for s in lane.spans][-2:] == ["commit", "verify"] for lane in panel.runs[1].lanes)
+    assert all(lane.peak > 0 for lane in panel.runs[1].lanes)
+
+
+def test_the_number_of_ranks_changes_the_target(panel):
+    panel._session.change(mesh="replicate=2, shard=2", placements="Replicate, Shard(0)")
+    assert panel.world.value == 4
+    panel.world.value = 6
+    assert panel._session.mesh == "replicate=2, shard=3"
+    assert list(panel.victim.options) == list(range(6))
+    panel.world.value = 5
+    assert panel._session.mesh == "replicate=2, shard=3"
+    assert "5 ranks are no multiple of 2" in panel.status.value
+
+
+def test_a_target_that_makes_no_sense_cannot_be_run(panel):
+    panel._session.change(mesh="shard=")
+    assert panel.run.disabled
+    assert "role='alert'" in panel.status.value
+    panel._session.change(mesh="shard=4")
+    assert not panel.run.disabled
+
+
+def test_places_are_those_that_there_are(panel, monkeypatch):
+    assert [str(place) for _, place in panel.device.options] == [str(p) for p in places(4)]
+    shared = (Place("cpu", "gloo"), Place("cuda", "gloo", 1, shared=True))
+    monkeypatch.setattr(ckptlab.widgets.run, "places", lambda world: shared)
+    panel.foretell()
+    assert [label for label, _ in panel.device.options] == ["CPU (gloo)", "1 GPU (shared, gloo)"]
+    assert panel.device.value.device == "cpu"
+    assert "nccl takes one GPU a rank: 4 ranks on 1 GPU share by gloo" in panel.note.value
+
+
+def test_the_panel_leaves_a_picture(panel):
+    assert panel._repr_mimebundle_()["image/png"]
 
 
 def test_what_nobody_foresaw_is_a_card_too(panel, monkeypatch):
@@ -172,11 +297,11 @@ def running(pid):
         return False
 
 
-def test_closing_the_explorer_ends_its_ranks(checkpoint):
-    explorer = explore(checkpoint)
-    until(lambda: explorer.run_panel._ranks.pids, 60)
-    ranks = explorer.run_panel._ranks.pids
+def test_closing_the_panel_ends_its_ranks(checkpoint):
+    panel = run_view(checkpoint)
+    until(lambda: panel._ranks.pids, 60)
+    ranks = panel._ranks.pids
     assert len(ranks) == 4
-    explorer.close()
+    panel.close()
     until(lambda: not any(running(pid) for pid in ranks), 2)
-    assert explorer.run_panel._ranks is None
+    assert panel._ranks is None

@@ -1,0 +1,250 @@
+"""The panel of values: numbers and a histogram of a tensor or a part of it; a scan for NaN and Inf.
+
+It owns buttons, bars of progress and a thread. What is told, `explorer` works out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from html import escape
+from typing import Any
+
+import ipywidgets as ui
+
+from ckptlab.errors import CancelledError, CheckpointError
+from ckptlab.events import Event
+from ckptlab.explorer.histogram import odd_panel, values_scene
+from ckptlab.explorer.scan import Odd, scan
+from ckptlab.explorer.scene import Scene, count
+from ckptlab.explorer.session import Session
+from ckptlab.explorer.values import Values, values_of
+from ckptlab.metadata import human_bytes
+from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, heading, said
+from ckptlab.widgets.view import SceneView, with_picture
+
+AT_ONCE = 8 << 20
+"""A chosen tensor of so many bytes or less is looked at unasked, where files are local."""
+
+
+class Work:
+    """Something that reads for a while on a thread: a button, Cancel, a bar and a line of status."""
+
+    def __init__(self, button: str, icon: str, tooltip: str) -> None:
+        self.button = ui.Button(description=button, icon=icon, tooltip=tooltip, button_style="primary")
+        self.stop = ui.Button(description="Cancel", icon="stop", disabled=True)
+        self.bar = ui.FloatProgress(
+            max=1.0, layout=ui.Layout(flex="1 1 120px", width="auto", max_width="420px")
+        )
+        self.status = ui.HTML()
+        self._cancelled = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.stop.on_click(lambda _: self._cancelled.set())
+
+    @property
+    def row(self) -> ui.Widget:
+        """The button, Cancel and the bar."""
+        wrap = ui.Layout(flex_flow="row wrap", align_items="center")
+        return ui.HBox([self.button, self.stop, self.bar], layout=wrap)
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def cancel(self) -> None:
+        """End it, and wait until it has ended."""
+        self._cancelled.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def begin(self, work: Callable[[Callable[[Event], None]], str]) -> None:
+        """Call `work(progress)` on a thread; what it returns is said, what it raises is a card."""
+        if self.busy:
+            return
+        self._cancelled.clear()
+        self.button.disabled, self.stop.disabled, self.bar.value = True, False, 0.0
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def _run(self, work: Callable[[Callable[[Event], None]], str]) -> None:
+        try:
+            self.status.value = work(self._heard)
+        except CancelledError:
+            self.status.value = said("Cancelled.", good=False)
+        except CheckpointError as error:
+            self.status.value = card(error)
+        except Exception as error:  # a thread's traceback would be seen by nobody
+            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
+        finally:
+            self.button.disabled, self.stop.disabled = False, True
+
+    def _heard(self, event: Event) -> None:
+        if self._cancelled.is_set():
+            raise CancelledError("cancelled")
+        self.bar.value = event.done / max(1, event.total)
+        self.bar.description = f"{human_bytes(event.done)}"
+
+
+class ValuesPanel(ui.VBox):
+    """The values of the session's chosen tensor, and a scan of the whole checkpoint.
+
+    A tensor that is small is looked at when it is chosen, another when the button is pressed.
+    """
+
+    def __init__(self, session: Session, checkpoint: Checkpoint, link: str = "") -> None:
+        self._session, self._checkpoint = session, checkpoint
+        self.look = Work("Look", "bar-chart", "Read the tensor, or this part of it, and count")
+        self.scan = Work("Scan for NaN", "search", "Read every float of the checkpoint")
+        self._deaf = session.listen(lambda changed: self._chosen() if "fqn" in changed else None)
+        self.part = ui.Text(
+            placeholder="all of it; or a part, such as [10:20, ::3]",
+            continuous_update=False,
+            description="Part",
+            layout=ui.Layout(width="auto", flex="1 1 260px", max_width="420px"),
+            style={"description_width": "initial"},
+        )
+        self.by_log = ui.Checkbox(
+            value=False, description="log counts", indent=False, layout=ui.Layout(width="auto")
+        )
+        self.numbers = ui.HTML()
+        self.view = SceneView(hint="", link=link)
+        self.seen: Values | None = None
+        self.table = SceneView(hint="")
+        self.found: list[Odd] = []
+        self._following = False
+        super().__init__(self._sections(), layout=ui.Layout(**SECTION))
+        self._wire()
+        self._list()
+        self._chosen()
+
+    def _sections(self) -> list[ui.Widget]:
+        wrap = {"flex_flow": "row wrap", "grid_gap": "4px 14px", "align_items": "center"}
+        shown = ui.HBox(
+            [ui.Box([self.view], layout=ui.Layout(flex="1 1 420px", min_width="240px")), self.numbers],
+            layout=ui.Layout(**{**wrap, "align_items": "flex-start", "grid_gap": "8px 24px"}),
+        )
+        self._shown = shown
+        return [
+            heading("Values", "Read as a stream from the files, a block at a time."),
+            ui.HBox([self.part, self.by_log], layout=ui.Layout(**wrap)),
+            self.look.row,
+            self.look.status,
+            shown,
+            heading("Is every number a number?", "All floats of the checkpoint, read once."),
+            self.scan.row,
+            self.scan.status,
+            self.table,
+        ]
+
+    def _wire(self) -> None:
+        self.look.button.on_click(lambda _: self._look())
+        self.part.observe(lambda _: None if self._following else self._look(), "value")
+        self.by_log.observe(lambda _: self._draw(), "value")
+        self.scan.button.on_click(lambda _: self._scan())
+        self.table.observe(lambda change: self._press(change.new), "picked")
+
+    # ---- a tensor
+
+    def _chosen(self) -> None:
+        """Another tensor is looked at: what stands here is of the one before."""
+        self.look.cancel()
+        self.seen, fqn = None, self._session.fqn
+        self._shown.layout.display = "none"
+        self.look.button.disabled = not fqn
+        if not fqn:
+            self.look.status.value = said("No tensor is chosen.")
+            return
+        self._following = True
+        self.part.value = ""
+        self._following = False
+        nbytes = self._session.metadata.tensor(fqn).nbytes
+        self.look.status.value = said(f"{fqn}, {human_bytes(nbytes)}: not read yet.")
+        if nbytes <= AT_ONCE and self._checkpoint.files.mapped:
+            self._look()
+
+    def _look(self) -> None:
+        fqn, part = self._session.fqn, self.part.value
+
+        def work(progress: Callable[[Event], None]) -> str:
+            self.look.status.value = said(f"Reading {fqn} ...")
+            self.seen = values_of(self._checkpoint[fqn], part, progress=progress)
+            self._draw()
+            odd = self.seen.nan or self.seen.inf
+            told = f"{fqn}{self.seen.part}: {count(self.seen.count, 'element')}"
+            if not odd:
+                return said(f"{told}, every one finite." if "float" in self.seen.dtype else f"{told}.")
+            return said(f"{told}: {self.seen.nan:,} NaN, {self.seen.inf:,} Inf.", good=False)
+
+        if fqn:
+            self.look.begin(work)
+
+    def _draw(self) -> None:
+        if self.seen is None:
+            return
+        self._shown.layout.display = None
+        self.view.scene = values_scene(self.seen, self.by_log.value)
+        rows = "".join(
+            f"<tr><th scope='row' style='{MUTED};font-weight:normal;text-align:left;padding:0 14px 0 0'>"
+            f"{escape(label)}</th><td style='text-align:right;padding:0;font-variant-numeric:tabular-nums'>"
+            f"{escape(told)}</td></tr>"
+            for label, told in self.seen.facts()
+        )
+        self.numbers.value = f"<table aria-label='numbers' style='{PLAIN};line-height:1.5'>{rows}</table>"
+
+    # ---- the whole checkpoint
+
+    def _scan(self) -> None:
+        def work(progress: Callable[[Event], None]) -> str:
+            self.found = []
+            self._list()
+            self.scan.status.value = said("Scanning ...")
+            for odd in scan(self._checkpoint, progress):
+                self.found.append(odd)
+                self._list()
+                self.scan.status.value = said(f"Scanning: {count(len(self.found), 'tensor')} so far ...")
+            if not self.found:
+                return said("Every float of the checkpoint is a finite number.", good=True)
+            return said(
+                f"{count(len(self.found), 'tensor')} with NaN or Inf; press one to see it.", good=False
+            )
+
+        self.scan.begin(work)
+
+    def _list(self) -> None:
+        self.table.scene = Scene(
+            "", (odd_panel(self.found, self._session.fqn),) if self.found else (), (), ""
+        )
+        self.table.layout.display = None if self.found else "none"
+
+    def _press(self, picked: dict[str, Any]) -> None:
+        if picked:
+            self._session.choose(self.found[int(picked["mark"])].fqn)
+
+    def close(self) -> None:
+        """End what is at work, and the widgets."""
+        self._deaf()
+        self.look.cancel()
+        self.scan.cancel()
+        super().close()
+
+    def __repr__(self) -> str:
+        return repr(self.seen) if self.seen else "no values read yet"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = dict(super()._repr_mimebundle_(**kwargs) or {})
+        return with_picture(bundle, self.view.scene) if self.seen else bundle
+
+
+def values_view(checkpoint: str | os.PathLike[str] | Checkpoint, fqn: str = "") -> ValuesPanel:
+    """The values of a checkpoint's tensors by themselves; of `fqn` at first.
+
+    Raises `PathError` if there is no checkpoint, `CheckpointError` if it has no such tensor.
+    """
+    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
+    session = Session(opened.metadata)
+    if fqn:
+        session.choose(fqn)
+    return ValuesPanel(session, opened)
