@@ -59,9 +59,9 @@ def counted_files():
         with mock.patch.object(LocalFiles, "read_into", read_into):
             return read(self, name, start, length)
 
-    def counting_read_into(self, name, start, into):
-        asked.append(into.nbytes if name.endswith(".distcp") else 0)
-        return read_into(self, name, start, into)
+    def counting_read_into(self, name, start, *into):
+        asked.append(sum(one.nbytes for one in into) if name.endswith(".distcp") else 0)
+        return read_into(self, name, start, *into)
 
     def counting_view(self, name, *where):
         if name.endswith(".distcp"):
@@ -195,10 +195,14 @@ def load_misfits_fails(ctx, path):
 def disk_fails_on(ctx, path, rank, verb):
     """A load or a save in which one rank's disk gives an error."""
 
-    def broken(*_):
-        raise OSError(5, "Input/output error")
-
     method = {"load": "read_into", "save": "create"}[verb]
+    whole = getattr(LocalFiles, method)
+
+    def broken(files, name, *rest):
+        if name.endswith(".distcp"):
+            raise OSError(5, "Input/output error")
+        return whole(files, name, *rest)
+
     target = state(ctx, 2)
     patch = mock.patch.object(LocalFiles, method, broken) if ctx.rank == rank else nullcontext()
     with patch:

@@ -29,6 +29,7 @@ from ckptlab.engine.state import (
     hold,
     materialized,
     put,
+    runs_code,
     without_memory,
 )
 from ckptlab.engine.transfer import Source
@@ -104,19 +105,22 @@ def load(
     with ExitStack() as opened:
         target, it, found = _prepare(state_dict, path, wish, team, trace, opened)
 
+        def commit() -> None:
+            with trace.phase("commit"):
+                for fqn, value in {**target.made, **it.objects}.items():
+                    put(target.state, target.leaves[fqn].path, value)
+                hand_over(state_dict, target.state, assign=bool(target.made))
+
         def read() -> None:
             with trace.phase("read", int(it.plan.nbytes.sum())):
                 _fill(it, verify, threads or _threads(team, it.source.files))
+            if not it.runs_code:
+                commit()
 
         team.together(trace, read)
-
-    def commit() -> None:
-        with trace.phase("commit"):
-            for fqn, value in {**target.made, **it.objects}.items():
-                put(target.state, target.leaves[fqn].path, value)
-            hand_over(state_dict, target.state, assign=bool(target.made))
-
-    team.together(trace, commit)
+        if it.runs_code:
+            # Not before all have read: what is handed over may be used at once, and may call collectives.
+            team.together(trace, commit)
     # Last of all: where warnings are errors, the other ranks must not be left waiting.
     _say_losses(it.source.lost, target)
     if it.of_no_rank:
@@ -158,7 +162,7 @@ def _prepare(
     targets: list[_Target] = []
     ready: list[_Ready] = []
 
-    def look() -> tuple[Sequence[Mismatch], bool]:
+    def look() -> tuple[Sequence[Mismatch], bool, bool]:
         with trace.phase("metadata"):
             checkpoint = _open(path, wish.rename)
         with trace.phase("plan"), gc_paused():
@@ -168,12 +172,12 @@ def _prepare(
             if not _errors([m for m in target.found if m.kind != "unexpected"], wish):
                 source = opened.enter_context(Source(checkpoint, trace, measure=wish.dtype == "narrow"))
                 ready.append(_make_ready(checkpoint, target, source))
-        return target.found, bool(target.fitting)
+        return target.found, bool(target.fitting), runs_code(state_dict)
 
-    told = team.tell(trace, look)
-    found = _agree([theirs for theirs, _ in told])
+    founds, some, code = zip(*team.tell(trace, look), strict=True)
+    found = _agree(founds)
     refuse(os.fspath(path), _errors(found, wish))
-    return targets[0], replace(ready[0], of_no_rank=not any(some for _, some in told)), found
+    return targets[0], replace(ready[0], of_no_rank=not any(some), runs_code=any(code)), found
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +207,8 @@ class _Target:
 class _Ready:
     """All that a load needs once nothing can be wrong any more but the bytes of the elements.
 
-    `of_no_rank` says that there is nothing to load, on any rank.
+    `of_no_rank` says that there is nothing to load, on any rank; `runs_code`, that on some rank what is
+    loaded is handed over to code that is not ours.
     """
 
     source: Source
@@ -211,6 +216,7 @@ class _Ready:
     held: Sequence[Held]
     objects: Mapping[str, Any]
     of_no_rank: bool = False
+    runs_code: bool = True
 
 
 def _open(path: str | os.PathLike[str], rename: Rename | None) -> Checkpoint:

@@ -74,7 +74,8 @@ class Lookup:
         for column in np.unique(reads.chunk).tolist():
             shape = tuple(boxes.shapes[column].tolist())
             chunks = reads.first + column
-            usual = self._wrapped_as_usual(chunks, dtype, shape)
+            whole = bool((reads.boxes.numel[reads.chunk == column] == boxes.numel[column]).all())
+            usual = self._wrapped_as_usual(chunks, dtype, shape, whole)
             self._usual[id(reads), column] = usual
             for tensor in np.flatnonzero(~usual).tolist():
                 self._look(int(chunks[tensor]), dtype, shape)
@@ -83,13 +84,19 @@ class Lookup:
         """For each tensor of `reads`: whether its chunk `column` is wrapped as stock torch wraps it."""
         return self._usual[id(reads), column]
 
-    def _wrapped_as_usual(self, chunks: Ints, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    def _wrapped_as_usual(
+        self, chunks: Ints, dtype: str, shape: tuple[int, ...], whole: bool
+    ) -> npt.NDArray[np.bool_]:
         """Which of these chunks are wrapped as stock torch wraps such a tensor."""
         usual = np.zeros(len(chunks), bool)
         if self.checkpoint.payloads is not None:
             return usual
         known, rows = template(dtype, shape), self.metadata.chunks
-        likely = np.flatnonzero(rows.length[chunks] == known.length)
+        as_long: npt.NDArray[np.bool_] = rows.length[chunks] == known.length
+        if self.checkpoint.ours and whole:
+            # That is how we wrap them, and elements that lie elsewhere would not have the stored crc.
+            return as_long
+        likely = np.flatnonzero(as_long)
         head = np.frombuffer(known.before, np.uint8)
         for file in np.unique(rows.file[chunks[likely]]).tolist():
             ones = likely[rows.file[chunks[likely]] == file]

@@ -6,6 +6,7 @@ and knows no files and no collectives.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -144,6 +145,11 @@ def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assig
             value.load_state_dict(filled[key])
         else:
             target[key] = filled[key]
+
+
+def runs_code(target: Mapping[str, Any]) -> bool:
+    """Whether `hand_over` runs code that is not ours: a `Stateful`'s, or a mapping's own."""
+    return type(target) not in (dict, OrderedDict) or any(_stateful(value) for value in target.values())
 
 
 def put(state: MutableMapping[str, Any], path: Path, value: Any) -> None:

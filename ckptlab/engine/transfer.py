@@ -72,7 +72,8 @@ class Source:
 
         A whole chunk is checked against its stored crc, a part of one only to `verify`.
         """
-        jobs = (job for reads, held in work for job in self._jobs(reads, held, verify))
+        # All of them before the first: where big tensors pass through the caches, Python is slow.
+        jobs = [job for reads, held in work for job in self._jobs(reads, held, verify)]
         if threads == 1:
             for job in jobs:
                 self._count(job())
@@ -113,6 +114,12 @@ class Source:
                 tensors = list(range(len(held)))
             for tensor in tensors:
                 chunk, into_one = int(chunks[tensor]), held[tensor].piece(*place)
+                fits = _direct(into_one, dtype) and into_one.is_contiguous()
+                if usual[tensor] and box.shape == shape and box.numel and fits:
+                    yield partial(
+                        self._read_whole, chunk, *self._whole(chunk, dtype, shape), memory_of(into_one)
+                    )
+                    continue
                 payload = known if usual[tensor] else self._at.payloads.get(chunk)
                 yield partial(self._read_one, chunk, payload, box, into_one, check)
 
@@ -145,6 +152,28 @@ class Source:
         counts.nbytes = nbytes * len(chunks)
         return counts
 
+    def _whole(self, chunk: int, dtype: str, shape: tuple[int, ...]) -> tuple[str, int, memoryview]:
+        """Of a chunk wrapped as usual: its file, where its elements begin, room for what is behind."""
+        known, (name, base) = template(dtype, shape), self._at.place(chunk)
+        start = len(known.before)
+        return name, base + start, memoryview(bytearray(known.crc_at + 4 - start - known.nbytes))
+
+    def _read_whole(self, chunk: int, name: str, start: int, behind: memoryview, into: memoryview) -> Counts:
+        """All elements of a chunk, and `behind` them the crc that was stored with them."""
+        crc, length = 0, len(into)
+        step = _BLOCK if self.files.mapped else length
+        for at in range(0, length, step):
+            block = into[at : at + step]
+            if at + step < length:
+                self.files.read_into(name, start + at, block)
+            else:
+                self.files.read_into(name, start + at, block, behind)
+            # Taken while the block is in the cache.
+            crc = crc32(block, crc)
+        expected = int.from_bytes(behind[-4:], "little")
+        self._at.compare(chunk, crc, expected)
+        return Counts(length, 1, len(behind), int(expected != 0))
+
     def _read_one(
         self, chunk: int, payload: Payload | None, box: Box, into: torch.Tensor, check: bool
     ) -> Counts:
@@ -152,7 +181,7 @@ class Source:
         if payload is None:
             into.copy_(self._at.decoded[chunk][box.slices])
             return Counts(box.numel * into.element_size(), 1)
-        direct = into.device.type == "cpu" and str(into.dtype) == f"torch.{payload.dtype}"
+        direct = _direct(into, payload.dtype)
         target = into if direct else torch.empty(box.shape, dtype=getattr(torch, payload.dtype))
         run = _run(payload, box)
         counts = Counts(box.numel * target.element_size(), 1)
@@ -210,6 +239,11 @@ class Source:
             else:
                 data = stack.enter_context(self.files.view(name, start, span * size))
             np.copyto(into, np.ndarray(box.shape, into.dtype, data, 0, strides))
+
+
+def _direct(into: torch.Tensor, dtype: str) -> bool:
+    """Whether elements of this dtype can be put into a tensor's memory as they are."""
+    return into.device.type == "cpu" and into.dtype is getattr(torch, dtype)
 
 
 def _run(payload: Payload, box: Box) -> int | None:

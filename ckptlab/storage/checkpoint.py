@@ -128,10 +128,11 @@ def open_directory(path: str, files: Files, options: Mapping[str, Any] = Mapping
 
 
 def _open_dcp(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
-    metadata = _beside(files, names) or read_metadata(
+    beside = _beside(files, names)
+    metadata = beside or read_metadata(
         _whole(files, METADATA_FILE), f"{files.root.rstrip('/')}/{METADATA_FILE}"
     )
-    return Checkpoint(path, "dcp", metadata, files)
+    return Checkpoint(path, "dcp", metadata, files, ours=beside is not None)
 
 
 def _beside(files: Files, names: Sequence[str]) -> Metadata | None:

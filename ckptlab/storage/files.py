@@ -71,8 +71,11 @@ class Files(Protocol):
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
 
-    def read_into(self, name: str, start: int, into: memoryview) -> None:
-        """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
+    def read_into(self, name: str, start: int, *into: memoryview) -> None:
+        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
+
+        `CorruptError` if the file has not got enough.
+        """
 
     def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
         """Say which extents of a file will be read, in any order, instead of what was said before.

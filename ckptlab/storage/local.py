@@ -78,26 +78,25 @@ class LocalFiles:
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
-        if length <= _SMALL:
-            with self._reading(name, start, length) as file:
-                data = os.pread(file, length, start)
-            if len(data) == length:
-                return data
-        # The size says whether there is so much before memory is taken for it.
-        self._require(name, start, length)
+        if not 0 <= length <= _SMALL:
+            # The size says whether there is so much before memory is taken for it.
+            self._require(name, start, length)
         whole = bytearray(length)
         self.read_into(name, start, memoryview(whole))
         return bytes(whole)
 
-    def read_into(self, name: str, start: int, into: memoryview) -> None:
-        """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
-        done, length = 0, into.nbytes
+    def read_into(self, name: str, start: int, *into: memoryview) -> None:
+        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
+
+        `CorruptError` if the file has not got enough.
+        """
+        length = sum(buffer.nbytes for buffer in into)
         if not length:
             return
-        target = into.cast("B")
-        with self._reading(name, start, length) as file:
+        with _Reading(self, name, start, length) as file:
+            done = os.preadv(file, into, start)
             while done < length:
-                got = os.preadv(file, [target[done:]], start + done)
+                got = os.preadv(file, _rest(into, done), start + done)
                 if not got:
                     self._require(name, start, length)
                     raise CorruptError(f"{self._path(name)}: changed while it was read", [name])
@@ -109,7 +108,7 @@ class LocalFiles:
     @contextmanager
     def view(self, name: str, start: int = 0, length: int | None = None) -> Iterator[memoryview]:
         """`length` bytes from byte `start`, or all that follow, mapped, read-only."""
-        with self._reading(name, start, length or 0) as file:
+        with _Reading(self, name, start, length or 0) as file:
             size = os.fstat(file).st_size
             stop = size if length is None else start + length
             self._require(name, start, max(0, stop - start))
@@ -194,6 +193,8 @@ class LocalFiles:
                 os.close(self._open.pop(name))
 
     def _require(self, name: str, start: int, length: int) -> None:
+        if min(start, length) < 0:
+            raise CorruptError(f"{self._path(name)}: {length} bytes from byte {start} make no sense", [name])
         size = self.size(name)
         if start + length > size:
             raise CorruptError(
@@ -201,31 +202,50 @@ class LocalFiles:
                 [name],
             )
 
-    @contextmanager
-    def _reading(self, name: str, start: int, length: int) -> Iterator[int]:
-        """The open file, for one call; says which bytes were wanted if there is no such file."""
-        if min(start, length) < 0:
-            raise CorruptError(f"{self._path(name)}: {length} bytes from byte {start} make no sense", [name])
-        passing = False
-        try:
-            with self._lock:
-                file = self._open.get(name)
-                if file is None:
-                    file = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
-                    passing = len(self._open) >= _OPEN_FILES
-                    if not passing:
-                        self._open[name] = file
-            yield file
-        except OSError as error:
-            raise CorruptError(
-                f"{self._path(name)}: cannot read bytes {start} to {start + length}: {error.strerror}", [name]
-            ) from error
-        finally:
-            if passing and file is not None:
-                os.close(file)
+    def _opened(self, name: str) -> tuple[int, bool]:
+        """The file, and whether it is open for one call only."""
+        file = self._open.get(name)
+        if file is not None:
+            return file, False
+        with self._lock:
+            if name in self._open:
+                return self._open[name], False
+            file = os.open(self._path(name), os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._open) >= _OPEN_FILES:
+                return file, True
+            self._open[name] = file
+            return file, False
 
     def __repr__(self) -> str:
         return f"LocalFiles({self.root!r})"
+
+
+class _Reading:
+    """The open file, for one call; says which bytes were wanted if there is no such file."""
+
+    def __init__(self, files: LocalFiles, name: str, start: int, length: int) -> None:
+        self._files, self._name, self._start, self._length = files, name, start, length
+
+    def __enter__(self) -> int:
+        if self._start < 0 or self._length < 0:
+            self._files._require(self._name, self._start, self._length)
+        try:
+            self._file, self._passing = self._files._opened(self._name)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        return self._file
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._passing:
+            os.close(self._file)
+        if isinstance(error, OSError):
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> CorruptError:
+        stop, path = self._start + self._length, self._files._path(self._name)
+        return CorruptError(
+            f"{path}: cannot read bytes {self._start} to {stop}: {error.strerror}", [self._name]
+        )
 
 
 class _LocalWriter:
@@ -233,19 +253,25 @@ class _LocalWriter:
         self._file = file
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        rest = [memoryview(b).cast("B") for b in buffers if memoryview(b).nbytes]
-        rest.reverse()
-        while rest:
-            batch = rest[: -_IOV_MAX - 1 : -1]
-            done = os.pwritev(self._file, batch, offset)
-            offset += done
-            while rest and done >= rest[-1].nbytes:
-                done -= rest.pop().nbytes
-            if done:
-                rest[-1] = rest[-1][done:]
+        for first in range(0, len(buffers), _IOV_MAX):
+            batch = buffers[first : first + _IOV_MAX]
+            length, done = sum(memoryview(buffer).nbytes for buffer in batch), 0
+            while done < length:
+                done += os.pwritev(self._file, _rest(batch, done) if done else batch, offset + done)
+            offset += length
 
     def sync(self) -> None:
         os.fsync(self._file)
+
+
+def _rest(buffers: Sequence[Buffer], done: int) -> list[memoryview]:
+    """Buffers that follow each other, less the first `done` bytes."""
+    rest = []
+    for view in (memoryview(buffer).cast("B") for buffer in buffers):
+        if done < view.nbytes:
+            rest.append(view[done:])
+        done = max(0, done - view.nbytes)
+    return rest
 
 
 def _kind(entry: os.DirEntry[str]) -> Kind:

@@ -45,8 +45,8 @@ class Checkpoint:
 
     `payloads[i]` is where the elements of chunk row i lie within it, `crcs[i]` the crc32 of that chunk's
     whole storage (0 if nobody knows), and `values` are the objects, if opening told so; None where
-    each chunk and each object must be looked at. `notes` is what a safetensors file says of itself
-    in words.
+    each chunk and each object must be looked at. `ours` says that ckptlab saved it, so that every chunk
+    is wrapped as `storage.template` says. `notes` is what a safetensors file says of itself in words.
     """
 
     path: str
@@ -56,6 +56,7 @@ class Checkpoint:
     payloads: Sequence[Payload] | None = None
     values: Mapping[str, object] | None = None
     crcs: Sequence[int] | None = None
+    ours: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:

@@ -111,17 +111,18 @@ class FsspecFiles:
         self.read_into(name, start, memoryview(whole))
         return bytes(whole)
 
-    def read_into(self, name: str, start: int, into: memoryview) -> None:
-        """Fill `into` (contiguous bytes) from byte `start`; `CorruptError` if the file has not got enough."""
-        if not into.nbytes:
-            return
-        target = into.cast("B")
-        near = self._near(name, start, len(target))
-        if near is not None:
-            target[:] = near
-            return
+    def read_into(self, name: str, start: int, *into: memoryview) -> None:
+        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
 
-        self._read_parts(name, start, target)
+        `CorruptError` if the file has not got enough.
+        """
+        for target in (buffer.cast("B") for buffer in into if buffer.nbytes):
+            near = self._near(name, start, len(target))
+            if near is not None:
+                target[:] = near
+            else:
+                self._read_parts(name, start, target)
+            start += len(target)
 
     def _read_parts(self, name: str, start: int, target: memoryview) -> None:
         def part(at: int) -> None:

@@ -54,9 +54,9 @@ class Counted:
         self.read_bytes += length
         return self.files.read(name, start, length)
 
-    def read_into(self, name, start, into):
-        self.read_bytes += into.nbytes
-        self.files.read_into(name, start, into)
+    def read_into(self, name, start, *into):
+        self.read_bytes += sum(one.nbytes for one in into)
+        self.files.read_into(name, start, *into)
 
     @contextmanager
     def view(self, name, start=0, length=None):
