@@ -15,8 +15,7 @@ from ckptlab.explorer.mesh import mesh_panel
 from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
 from ckptlab.layout import Layout, Replicate, overlaps
 from ckptlab.layout.box import Boxes
-from ckptlab.layout.infer import Candidate, Inference, infer
-from ckptlab.layout.pieces import Pieces
+from ckptlab.layout.infer import Candidate, Inference, Pieces, infer
 from ckptlab.metadata import Metadata
 
 _PANELS = 3
@@ -39,6 +38,11 @@ def inferred(metadata: Metadata) -> Inference:
     if metadata not in _known:
         _known[metadata] = infer(_pieces(metadata), _ranks(metadata), len(metadata.objects))
     return _known[metadata]
+
+
+def known(metadata: Metadata) -> Inference | None:
+    """What `inferred` says, if it has been asked before."""
+    return _known.get(metadata)
 
 
 def inferred_scene(metadata: Metadata, fqn: str = "") -> Scene:

@@ -5,8 +5,6 @@ Boxes in, rectangles out. It knows no rank, no file and no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -24,25 +22,21 @@ Dims = tuple[int, int]
 _TICKS = 9
 
 
-def plane(
-    shape: tuple[int, ...], boxes: Boxes, dims: Dims | None = None, at: Mapping[int, int] | None = None
-) -> Plane:
-    """The dims given, or those two along which the boxes differ most, y before x; 0 of the others.
+def plane(shape: tuple[int, ...], boxes: Boxes, dims: Dims | None = None, at: tuple[int, ...] = ()) -> Plane:
+    """The dims given, or those two along which the boxes differ most, y before x; `at[d]` of any other dim d.
 
-    `at` is an index for any of the others. Raises `LayoutError` for a dim or an index that is not there.
+    `()` is the beginning of each. Raises `LayoutError` for a dim or an index that is not there.
     """
     ndim = len(shape)
     y, x = _most_cut(shape, boxes) if dims is None else _chosen(shape, dims)
-    index = [0] * ndim
-    for dim, i in (at or {}).items():
-        if not (0 <= dim < ndim and 0 <= i < max(shape[dim], 1)):
-            raise LayoutError(f"no index {i} of dim {dim} in a tensor of shape {list(shape)}")
-        index[dim] = i
+    if at and (len(at) != ndim or not all(0 <= i < max(n, 1) for i, n in zip(at, shape, strict=True))):
+        raise LayoutError(f"no index {list(at)} in a tensor of shape {list(shape)}")
+    index = tuple(0 if d in (x, y) else i for d, i in enumerate(at or (0,) * ndim))
     if ndim < 2:
-        return Plane(shape, x, y, tuple(index), LONG if ndim else THIN, THIN)
+        return Plane(shape, x, y, index, LONG if ndim else THIN, THIN)
     ratio = min(max(shape[y] / max(shape[x], 1), SHORT / LONG), LONG / SHORT)
     side = LONG / max(ratio, 1 / ratio) ** 0.5
-    return Plane(shape, x, y, tuple(index), side / ratio**0.5, side * ratio**0.5)
+    return Plane(shape, x, y, index, side / ratio**0.5, side * ratio**0.5)
 
 
 def _most_cut(shape: tuple[int, ...], boxes: Boxes) -> Dims:

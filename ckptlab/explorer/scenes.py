@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ckptlab.explorer.held import held
+from ckptlab.explorer.inferred import inferred, known
 from ckptlab.explorer.mesh import mesh_panel
 from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
 from ckptlab.explorer.tensor import Look, held_panel, stored_panel
@@ -19,6 +20,12 @@ from ckptlab.layout import Layout, Mesh, Replicate, overlaps
 from ckptlab.metadata import Metadata, Tensor, human_bytes
 from ckptlab.plan.forecast import Forecast
 from ckptlab.plan.holding import fitted
+
+SOON = 20_000
+"""Chunks up to which a mesh that nobody recorded is inferred at once; of more, once it was asked for."""
+
+LIKELY = 0.5
+"""An inferred mesh that is believed less is not drawn as the mesh that saved."""
 
 _COPY = Key("hatched: one of several copies", 0, HATCHED)
 _SAME = Key("outline: ranks that hold the same", NEUTRAL, OUTLINED)
@@ -33,20 +40,18 @@ def stored_scene(metadata: Metadata, fqn: str, look: Look | None = None, hosts: 
     hosts that make no sense.
     """
     look = look or Look()
-    tensor = metadata.tensor(fqn)
-    layout = metadata.layouts.get(fqn)
-    wrote = _wrote(metadata)
+    layout, title = _saved_on(metadata, fqn)
     if layout is None:
-        layout = _writers_mesh(metadata)
+        drawn, shape = _writers_mesh(metadata), None
         owners = {} if look.by == "rank" else _own_files(metadata, fqn)
-        title, shape = "The ranks that wrote (no mesh recorded)", None
     else:
-        title, shape = "The mesh that saved it", tensor.shape
+        drawn, shape = layout, metadata.tensor(fqn).shape
         owners = _stored_owners(metadata, fqn, layout, look)
-    also = {"wrote, in all": [wrote.get(rank, "nothing") for rank in layout.mesh.rank_list]}
+    wrote = _wrote(metadata)
+    also = {"wrote, in all": [wrote.get(rank, "nothing") for rank in drawn.mesh.rank_list]}
     panels = (
-        mesh_panel(layout, shape, owners, title, hosts=hosts, also=also),
-        stored_panel(metadata, fqn, look),
+        mesh_panel(drawn, shape, owners, title, hosts=hosts, also=also),
+        stored_panel(metadata, fqn, layout, look),
     )
     by = "the rank that wrote it" if look.by == "rank" else "the file that it lies in"
     return _scene(f"{fqn} in the checkpoint", panels, _legend(f"colour: {by}", panels))
@@ -67,6 +72,12 @@ def layout_scene(
     return _scene(title, panels, _legend("colour: the first rank that holds it", panels))
 
 
+def mesh_scene(layout: Layout, title: str = "", hosts: int = 0) -> Scene:
+    """A mesh by itself, of no tensor in particular."""
+    panel = mesh_panel(layout, None, {}, "The mesh", hosts=hosts)
+    return _scene(title or repr(layout.mesh), (panel,), _legend("colour: the rank", (panel,)))
+
+
 def traffic_scene(foretold: Forecast, ran: Sequence[Ran] = ()) -> Scene:
     """A load, foretold; and as far as it has run."""
     legend = (
@@ -75,6 +86,21 @@ def traffic_scene(foretold: Forecast, ran: Sequence[Ran] = ()) -> Scene:
         Key("thin: what stock DCP would read", NEUTRAL, HATCHED),
     )
     return _scene("The load", (traffic_panel(foretold, ran),), legend)
+
+
+def _saved_on(metadata: Metadata, fqn: str) -> tuple[Layout | None, str]:
+    """The layout that a tensor was saved on, as recorded or as inferred, if either is known; and a title."""
+    metadata.tensor(fqn)
+    if metadata.layouts:
+        layout = metadata.layouts.get(fqn)
+        return (
+            layout,
+            "The mesh that saved it" if layout else "The ranks that wrote (no mesh recorded for it)",
+        )
+    found = inferred(metadata) if len(metadata.chunks) <= SOON else known(metadata)
+    if found and found.best.certainty >= LIKELY and (layout := found.best.layouts.get(fqn)):
+        return layout, f"The mesh that saved it, inferred: {found.best.sure}, {found.best.certainty:.0%}"
+    return None, "The ranks that wrote (no mesh recorded)"
 
 
 def _writers_mesh(metadata: Metadata) -> Layout:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from ckptlab.explorer.scene import Scene
 from ckptlab.explorer.scenes import layout_scene, stored_scene, traffic_scene
+from ckptlab.explorer.tensor import Look
 from ckptlab.explorer.traffic import Ran
 from ckptlab.layout import Layout
 from ckptlab.metadata import Metadata
@@ -45,7 +46,8 @@ class Session:
     `fqn` is the chosen tensor ("" if there is none), `rank` the rank that is kept lit and `file` the
     file that is looked into (-1: none). Of the chosen tensor `dims` are drawn along y and x (None: as
     the view sees fit), at the index `at[d]` of each other dim d (`()`: at their beginning). `mesh` and
-    `placements` are the target as typed, `rules` pairs of a key pattern and its own placements.
+    `placements` are the target as typed, `rules` pairs of a key pattern and its own placements. `hosts` is
+    the number of ranks on each host (0: nobody knows).
     """
 
     metadata: Metadata = field(repr=False)
@@ -58,6 +60,7 @@ class Session:
     dims: tuple[int, int] | None = None
     at: tuple[int, ...] = ()
     colours: Colours = "rank"
+    hosts: int = 0
     _foretold: tuple[Layout, Forecast] | None = field(default=None, repr=False)
     _listeners: list[Listener] = field(default_factory=list, repr=False)
 
@@ -103,8 +106,8 @@ class Session:
         return self._foretold[1]
 
     def stored_scene(self) -> Scene:
-        """The chosen tensor as it is stored."""
-        return stored_scene(self.metadata, self.fqn)
+        """The chosen tensor as it is stored; `LayoutError` for dims or an index that it has not."""
+        return stored_scene(self.metadata, self.fqn, Look(self.dims, self.at, self.colours), self.hosts)
 
     def target_scene(self) -> Scene:
         """The chosen tensor on the target mesh."""

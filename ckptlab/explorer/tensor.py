@@ -6,7 +6,7 @@ mesh (shards, by the ranks that hold them). Plain data: no torch and no drawing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,11 +33,11 @@ By = Literal["rank", "file"]
 class Look:
     """How a tensor is looked at: along which two dims, y and x (None: those cut most), and in which colours.
 
-    `at` is an index for any of the other dims, 0 for those that it does not name.
+    `at[d]` is the index of any other dim d (`()`: the beginning of each).
     """
 
     dims: Dims | None = None
-    at: Mapping[int, int] | None = None
+    at: tuple[int, ...] = ()
     by: By = "rank"
 
 
@@ -70,11 +70,13 @@ class _Tiles:
         )
 
 
-def stored_panel(metadata: Metadata, fqn: str, look: Look | None = None, name: str = "tensor") -> Panel:
+def stored_panel(
+    metadata: Metadata, fqn: str, layout: Layout | None, look: Look | None = None, name: str = "tensor"
+) -> Panel:
     """A tensor's chunks, coloured by the rank that wrote each, or by its file.
 
-    Where the writer recorded the layout, a chunk lights up with every rank that held it, and is hatched
-    where those are several; else with its writer alone. Raises `LayoutError` for a look that asks for
+    Where the layout is known that it was saved on, a chunk lights up with every rank that held it, and is
+    hatched where those are several; else with its writer alone. Raises `LayoutError` for a look that asks for
     a dim or an index which the tensor has not.
     """
     look = look or Look()
@@ -82,7 +84,6 @@ def stored_panel(metadata: Metadata, fqn: str, look: Look | None = None, name: s
     tensor, boxes, rows = metadata.tensors[row], metadata.boxes(row), metadata.chunk_rows(row)
     file = metadata.chunks.file[rows].astype(np.int64)
     writer = metadata.chunk_writers(row)
-    layout = metadata.layouts.get(fqn)
     first, ranks = _holders(boxes, writer, layout, tensor)
     facts = [
         _box_fact(boxes),

@@ -128,7 +128,7 @@ def tall(panel: Panel) -> float:
 
 def _around(panel: Panel) -> npt.NDArray[np.bool_]:
     """Marks that frame others."""
-    return (panel.marks.style == OUTLINED) | (panel.marks.style == GROUND)
+    return np.isin(panel.marks.style, (OUTLINED, GROUND))
 
 
 def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """Scenes as data: which rectangle says what, and lights up with whom."""
 
+from dataclasses import replace
+
 import numpy as np
 from saved import HSDP, hsdp_metadata
 
+from ckptlab.explorer import scenes
 from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
 from ckptlab.explorer.scenes import layout_scene, stored_scene
 from ckptlab.layout import Layout
@@ -52,13 +55,29 @@ def test_tiles_are_true_to_scale():
     assert np.isclose(tensor.marks.box[1, 1], tensor.marks.box[0, 1] + heights[0], rtol=1e-5)
 
 
-def test_a_checkpoint_without_a_mesh_shows_who_wrote():
+def bare(metadata):
+    """The same without any layout recorded, as stock leaves it."""
+    return replace(metadata, layouts={})
+
+
+def test_a_checkpoint_without_a_mesh_shows_the_one_that_is_inferred():
     metadata = hsdp_metadata()
-    bare = type(metadata)(metadata.tensors, metadata.chunks, metadata.files, metadata.writers)
-    mesh, tensor = stored_scene(bare, "model.embed.weight").panels
-    assert "no mesh recorded" in mesh.title
-    wrote = [metadata.writers[f] for f in metadata.chunks.file[metadata.chunk_rows(0)]]
-    assert [tensor.marks.ranks_of(i) for i in range(2)] == [(r,) for r in wrote]
+    mesh, tensor = stored_scene(bare(metadata), "model.embed.weight").panels
+    assert mesh.title.startswith("The mesh that saved it, inferred: ")
+    assert [tensor.marks.ranks_of(i) for i in range(2)] == [(0, 2), (1, 3)]
+    told = stored_scene(metadata, "model.embed.weight").panels[1].marks
+    assert [fact.show(1) for fact in tensor.marks.facts] == [fact.show(1) for fact in told.facts]
+
+
+def test_a_checkpoint_whose_mesh_nobody_can_tell_shows_who_wrote(monkeypatch):
+    metadata = hsdp_metadata()
+    for few in ({"SOON": 0}, {"LIKELY": 1.1}):  # too many chunks to infer it at once; not sure enough
+        for name, value in few.items():
+            monkeypatch.setattr(scenes, name, value)
+        mesh, tensor = stored_scene(bare(metadata), "model.embed.weight").panels
+        assert "no mesh recorded" in mesh.title
+        wrote = [metadata.writers[f] for f in metadata.chunks.file[metadata.chunk_rows(0)]]
+        assert [tensor.marks.ranks_of(i) for i in range(2)] == [(r,) for r in wrote]
 
 
 def test_empty_shards_are_counted_and_said():
