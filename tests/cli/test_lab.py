@@ -1,14 +1,14 @@
 """`ckptlab lab`: its path, JupyterLab's options, and the notebooks."""
 
 import pytest
-from cli_run import run
+from cli_run import run_apart
 
 from ckptlab.cli.lab import copy_notebooks, path_and_options
 
 
 def test_it_hands_on_what_jupyter_is_asked(tmp_path):
     """JupyterLab's own `--version` ends at once, so that the whole way there is taken."""
-    done = run("lab", "--no-browser", "--port", "8991", "--version", cwd=tmp_path)
+    done = run_apart("lab", "--no-browser", "--port", "8991", "--version", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1][0].isdigit()
     copied = sorted(p.name for p in (tmp_path / "ckptlab-notebooks").iterdir())

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from cli_run import run
+from cli_run import run, run_apart
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,18 @@ def test_a_users_mistake_is_one_line_and_status_2(saved, arguments, words):
 
 def test_it_tells_its_version_and_its_commands():
     assert run("--version").stdout.startswith("ckptlab 0.")
-    told = run("--help").stdout
+    told = run_apart("--help").stdout
     assert all(command in told for command in ("show", "verify", "reshard", "convert", "prune", "lab"))
 
 
 def test_a_wrong_option_is_status_2_too(saved):
     assert run("show", saved, "--colour").returncode == 2
+
+
+def test_a_process_ends_no_otherwise(saved):
+    for arguments in (("show", saved), ("show", "/no/such/place")):
+        apart, here = run_apart(*arguments), run(*arguments)
+        assert (apart.returncode, apart.stdout, apart.stderr) == (here.returncode, here.stdout, here.stderr)
 
 
 def test_damage_is_found_and_named(saved, tmp_path):
