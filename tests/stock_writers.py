@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from ckptlab.layout import Boxes
-from ckptlab.layout.pieces import Pieces
+from ckptlab.layout.infer import Pieces
 
 
 def stored_by_stock(tensors, layouts, world, unlisted=False):

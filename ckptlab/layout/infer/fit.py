@@ -14,9 +14,9 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from ckptlab.layout.box import Ints
+from ckptlab.layout.infer.pieces import Kind
 from ckptlab.layout.layout import Layout
 from ckptlab.layout.mesh import Mesh
-from ckptlab.layout.pieces import Kind
 from ckptlab.layout.placement import Placement, Replicate, Shard, StridedShard
 
 Cuts = tuple[tuple[int, int], ...]

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from ckptlab.layout.box import Ints
-from ckptlab.layout.fit import Fit, Grid
+from ckptlab.layout.infer.fit import Fit, Grid
 
 _MOST = 20_000
 """So many choices are judged: the first."""

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ckptlab.layout.keyed import Keyed
+from ckptlab.layout.infer.keyed import Keyed
+from ckptlab.layout.infer.replay import Replayed
+from ckptlab.layout.infer.trial import Trial
 from ckptlab.layout.placement import Replicate, StridedShard
-from ckptlab.layout.replay import Replayed
-from ckptlab.layout.trial import Trial
 
 _MOST = 6
 """So many ways in which tensors are cut are told one by one."""
@@ -28,11 +28,13 @@ class Use:
 
 
 def uses(trial: Trial) -> tuple[Use, ...]:
-    """What each axis of the mesh does to tensors that have a dim."""
+    """What each axis of the mesh does to tensors that have elements to cut."""
     found = []
     for axis in range(len(trial.grid.shape)):
         copies, strided, cuts = 0, 0, Counter[int]()
         for kind, option, chosen in trial.parts():
+            if not all(kind.shape):
+                continue
             placement = option.by_axis[axis]
             if isinstance(placement, Replicate):
                 copies += len(chosen) * bool(kind.shape)

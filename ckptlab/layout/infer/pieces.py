@@ -59,6 +59,11 @@ class Kind:
         """Whether it is in more than one piece."""
         return math.prod(self.counts) > 1
 
+    @property
+    def lists(self) -> bool:
+        """Whether it lists empty shards."""
+        return all(self.shape) and any((span[:, 1] == 0).any() for span in self.spans)
+
     @cached_property
     def pairs(self) -> Ints:
         """Every cell with every rank that wrote it for some tensor, `(n, 2)`, unknown writers left out."""

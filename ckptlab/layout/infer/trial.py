@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ckptlab.layout.box import Ints
-from ckptlab.layout.fit import Fit, Grid, Option, fit
-from ckptlab.layout.pieces import Kind
+from ckptlab.layout.infer.fit import Fit, Grid, Option, fit
+from ckptlab.layout.infer.pieces import Kind
 from ckptlab.layout.placement import Replicate
 
 AXES = 4
@@ -23,15 +23,27 @@ AXES = 4
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A mesh on which every kind could be placed, and how many tensors the writers contradict."""
+    """A mesh, the kinds that could be placed on it, and those of which no placements make the pieces."""
 
     grid: Grid
     fits: tuple[Fit, ...]
+    odd: tuple[Kind, ...] = ()
 
     @property
     def wrong(self) -> int:
         """Tensors that it does not explain."""
-        return sum(int((f.wrong > 0).sum()) for f in self.fits)
+        return sum(int((f.wrong > 0).sum()) for f in self.fits) + sum(len(k.rows) for k in self.odd)
+
+    @property
+    def unlisted(self) -> tuple[tuple[int, ...], ...]:
+        """Tensors by row, kind by kind, that leave ranks empty without a word, if others list such ranks."""
+        if not any(one.kind.lists for one in self.fits):
+            return ()
+        return tuple(
+            tuple(kind.rows[t] for t in chosen)
+            for kind, option, chosen in self.parts()
+            if (option.hold < 0).any()
+        )
 
     def parts(self) -> Iterator[tuple[Kind, Option, Ints]]:
         """Tensors of one kind under one option: their positions within the kind."""
@@ -63,15 +75,11 @@ def explain(ranks: Sequence[int], found: Sequence[Kind]) -> list[Trial]:
     return good
 
 
-def nearest(ranks: Sequence[int], found: Sequence[Kind]) -> Trial | None:
-    """The mesh that explains the most tensors; None if none makes the boxes."""
-    trials = [
-        trial
-        for axes in range(1, AXES)
-        for grid in _grids(ranks, axes)
-        if (trial := _try(grid, found, strict=False)) is not None
-    ]
-    return min(trials, key=lambda trial: trial.wrong, default=None)
+def nearest(ranks: Sequence[int], found: Sequence[Kind]) -> Trial:
+    """The mesh that explains the most tensors, of those the one of fewest axes."""
+    grids = (grid for axes in range(1, AXES) for grid in _grids(ranks, axes))
+    trials = (trial for grid in grids if (trial := _try(grid, found, strict=False)) is not None)
+    return min(trials, key=lambda trial: trial.wrong)
 
 
 def may_cut(world: int, found: Sequence[Kind]) -> bool:
@@ -102,13 +110,16 @@ def _factors(n: int, parts: int) -> Iterator[tuple[int, ...]]:
 
 
 def _try(grid: Grid, found: Sequence[Kind], strict: bool) -> Trial | None:
-    fits = []
+    fits, odd = [], []
     for kind in found:
         one = fit(kind, grid)
-        if one is None or (strict and one.wrong.any()):
+        if strict and (one is None or one.wrong.any()):
             return None
-        fits.append(one)
-    return Trial(grid, _settled(fits))
+        if one is None:
+            odd.append(kind)
+        else:
+            fits.append(one)
+    return Trial(grid, _settled(fits), tuple(odd))
 
 
 def _settled(fits: Sequence[Fit]) -> tuple[Fit, ...]:
