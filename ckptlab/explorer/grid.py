@@ -74,10 +74,12 @@ def grid(shape: tuple[int, ...], place: Ints, host: Ints | None = None, edge: fl
     extent, gap = np.array([CELL, CELL]), GAP
     for last in range(len(shape) - 1, -1, -2):
         pair = ((last, 0), (last - 1, 1)) if last else ((last, 0),)
-        ratio = _ratio([shape[axis] for axis, _ in pair], extent + gap)
+        sizes = [shape[axis] for axis, _ in pair] + [1] * (2 - len(pair))
+        whole = sizes * (extent + gap)
         for axis, way in pair:
             size = shape[axis]
-            lines[axis] = size if ratio[way] <= _LONG or size <= _LINE else _broken(size, extent + gap, way)
+            fits = size <= _LINE or whole[way] <= _LONG * whole[1 - way]
+            lines[axis] = size if fits else _broken(size, whole[1 - way] / (extent + gap)[way], way)
             along, across = place[:, axis] % lines[axis], place[:, axis] // lines[axis]
             step = extent + gap
             spot[:, way] += along * step[way]
@@ -94,16 +96,10 @@ def grid(shape: tuple[int, ...], place: Ints, host: Ints | None = None, edge: fl
     return Grid(spot, ranked[0], ranked[1], tuple(lines), float(width), float(height))
 
 
-def _ratio(sizes: list[int], step: Spots) -> tuple[float, float]:
-    """How many times longer a pair of axes is along x than along y, and the other way round."""
-    x, y = sizes[0] * step[0], (sizes[1] if len(sizes) > 1 else 1) * step[1]
-    return x / y, y / x
-
-
-def _broken(size: int, step: Spots, way: int) -> int:
-    """So many of `size` cells a line, a power of two, that all of them make a pleasant shape."""
+def _broken(size: int, across: float, way: int) -> int:
+    """So many of `size` cells a line, a power of two, that lines `across` apart make a pleasant shape."""
     shape = _SHAPE if way == 0 else 1 / _SHAPE
-    return int(2 ** round(np.log2(np.sqrt(size * shape * step[1 - way] / step[way]))))
+    return int(2 ** round(np.log2(np.sqrt(size * shape * across))))
 
 
 def _bounds(index: Ints, host: Ints) -> Ints:

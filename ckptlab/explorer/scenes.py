@@ -51,7 +51,7 @@ def stored_scene(metadata: Metadata, fqn: str, look: Look | None = None, hosts: 
     also = {"wrote, in all": [wrote.get(rank, "nothing") for rank in drawn.mesh.rank_list]}
     panels = (
         mesh_panel(drawn, shape, owners, title, hosts=hosts, also=also),
-        stored_panel(metadata, fqn, layout, look),
+        stored_panel(metadata, fqn, look, layout=layout),
     )
     by = "the rank that wrote it" if look.by == "rank" else "the file that it lies in"
     return _scene(f"{fqn} in the checkpoint", panels, _legend(f"colour: {by}", panels))

@@ -71,15 +71,19 @@ class _Tiles:
 
 
 def stored_panel(
-    metadata: Metadata, fqn: str, layout: Layout | None, look: Look | None = None, name: str = "tensor"
+    metadata: Metadata,
+    fqn: str,
+    look: Look | None = None,
+    name: str = "tensor",
+    layout: Layout | None = None,
 ) -> Panel:
     """A tensor's chunks, coloured by the rank that wrote each, or by its file.
 
-    Where the layout is known that it was saved on, a chunk lights up with every rank that held it, and is
+    Where the layout that it was saved on is recorded, or given, a chunk lights up with every rank that held it, and is
     hatched where those are several; else with its writer alone. Raises `LayoutError` for a look that asks for
     a dim or an index which the tensor has not.
     """
-    look = look or Look()
+    look, layout = look or Look(), layout or metadata.layouts.get(fqn)
     row = metadata.rows[metadata.tensor(fqn).fqn]
     tensor, boxes, rows = metadata.tensors[row], metadata.boxes(row), metadata.chunk_rows(row)
     file = metadata.chunks.file[rows].astype(np.int64)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ckptlab.explorer.scene import Fact, Mark, collect
+from ckptlab.explorer.scene import Fact, Mark, categories, collect
+from ckptlab.widgets.palette import CYCLE
 
 
 def test_boxes_are_shown_as_slices():
@@ -13,6 +14,23 @@ def test_boxes_are_shown_as_slices():
 def test_numbers_and_bytes_are_grouped():
     assert Fact("n", "count", np.array([1234567])).show(0) == "1,234,567"
     assert Fact("n", "bytes", np.array([1536])).show(0) == "1.50 KiB"
+
+
+def test_places_are_told_by_axis_and_not_where_there_is_none():
+    fact = Fact("at", "place", np.array([[0, 3], [-1, -1]]), ("dp", "tp"))
+    assert [fact.show(0), fact.show(1)] == ["dp 0, tp 3", ""]
+
+
+def test_marks_beyond_the_last_value_have_none():
+    assert [Fact("n", "count", np.array([7])).show(i) for i in (0, 1)] == ["7", ""]
+
+
+def test_categories_of_any_number_fit_and_keep_their_turn():
+    many = np.array([-1, 0, 5, 30_239, 30_240, 1 << 40])
+    kept = categories(many)
+    assert kept.dtype == np.int16
+    assert kept.tolist()[:4] == [-1, 0, 5, 30_239]
+    assert ((kept[1:] - many[1:]) % len(CYCLE) == 0).all()
 
 
 def test_marks_of_different_facts_share_columns():

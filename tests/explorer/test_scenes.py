@@ -6,10 +6,11 @@ import numpy as np
 from saved import HSDP, hsdp_metadata
 
 from ckptlab.explorer import scenes
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
-from ckptlab.explorer.scenes import layout_scene, stored_scene
+from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, OUTLINED, count
+from ckptlab.explorer.scenes import layout_scene, mesh_scene, stored_scene
+from ckptlab.explorer.tensor import Look
 from ckptlab.layout import Layout
-from ckptlab.metadata import Tensor
+from ckptlab.metadata import Tensor, human_bytes
 from ckptlab.plan.metadata_of import metadata_of
 
 
@@ -72,9 +73,10 @@ def test_a_checkpoint_without_a_mesh_shows_the_one_that_is_inferred():
 def test_a_checkpoint_whose_mesh_nobody_can_tell_shows_who_wrote(monkeypatch):
     metadata = hsdp_metadata()
     for few in ({"SOON": 0}, {"LIKELY": 1.1}):  # too many chunks to infer it at once; not sure enough
-        for name, value in few.items():
-            monkeypatch.setattr(scenes, name, value)
-        mesh, tensor = stored_scene(bare(metadata), "model.embed.weight").panels
+        with monkeypatch.context() as patch:
+            for name, value in few.items():
+                patch.setattr(scenes, name, value)
+            mesh, tensor = stored_scene(bare(metadata), "model.embed.weight").panels
         assert "no mesh recorded" in mesh.title
         wrote = [metadata.writers[f] for f in metadata.chunks.file[metadata.chunk_rows(0)]]
         assert [tensor.marks.ranks_of(i) for i in range(2)] == [(r,) for r in wrote]
@@ -97,15 +99,43 @@ def test_scalars_vectors_and_four_dims_are_drawn():
         assert stored_scene(stored, "t").panels[1].marks.box.shape[1] == 4
 
 
-def test_a_mesh_of_four_axes_is_nested_without_overlaps():
-    layout = Layout.parse("2x3x2x2", "Replicate, Replicate, Replicate, Shard(0)")
-    cells = layout_scene(layout, Tensor("w", "float32", (8, 4))).panels[0].marks
-    boxes = cells.box[[i for i, label in enumerate(cells.labels) if label]]
-    low, high = boxes[:, None, :2], boxes[:, None, :2] + boxes[:, None, 2:]
-    meet = (
-        np.maximum(low, boxes[None, :, :2]) < np.minimum(high, boxes[None, :, :2] + boxes[None, :, 2:])
-    ).all(-1)
-    assert (meet == np.eye(24, dtype=bool)).all()
+def test_colours_by_file_are_the_same_in_mesh_and_tensor():
+    metadata = hsdp_metadata()
+    mesh, tensor = stored_scene(metadata, "model.embed.weight", Look(by="file")).panels
+    files = metadata.chunks.file[metadata.chunk_rows(0)].tolist()
+    assert tensor.marks.colour.tolist() == files
+    assert [metadata.files[f] for f in files] == list(tensor.marks.labels)
+    ranks = [i for i, label in enumerate(mesh.marks.labels) if label]
+    assert [mesh.marks.colour[i] for i in ranks] == [files[0], files[1], files[0], files[1]]
+    untold = stored_scene(replace(metadata, layouts={}, writers=(-1,) * 4), "model.embed.weight")
+    assert set(untold.panels[1].marks.colour.tolist()) == {-1}  # nobody knows who wrote
+
+
+def test_each_rank_tells_what_it_wrote_of_the_whole_checkpoint():
+    metadata = hsdp_metadata()
+    mesh = stored_scene(metadata, "model.embed.weight").panels[0]
+    (wrote,) = [fact for fact in mesh.marks.facts if fact.label == "wrote, in all"]
+    said = [wrote.show(i) for i, label in enumerate(mesh.marks.labels) if label]
+    for rank, words in enumerate(said):
+        rows = metadata.chunks.file == rank
+        size, number = int(metadata.chunks.length[rows].sum()), int(rows.sum())
+        assert words == f"{human_bytes(size)} in {count(number, 'chunk')}"
+
+
+def test_the_legend_tells_frames_from_empty_cells_and_hosts():
+    scene = layout_scene(Layout.parse("2x4", "Replicate, Shard(0)"), Tensor("w", "float32", (3, 4)), hosts=4)
+    said = [key.text.partition(":")[0] for key in scene.legend]
+    assert said == ["colour", "hatched", "outline", "hollow", "ground"]
+    scene = layout_scene(Layout.parse("4", "Shard(0)"), Tensor("w", "float32", (3, 4)))
+    assert [key.text.partition(":")[0] for key in scene.legend] == ["colour", "hollow"]
+
+
+def test_a_mesh_by_itself_holds_nothing_in_particular():
+    scene = mesh_scene(Layout.parse("dp=2, tp=4", "Replicate, Shard(0)"), hosts=4)
+    (mesh,) = scene.panels
+    assert {fact.label for fact in mesh.marks.facts} == {"at", "host"}
+    assert set(mesh.marks.style.tolist()) == {FILLED, GROUND}
+    assert scene.title == "Mesh(dp=2, tp=4)"
 
 
 def test_the_text_says_what_the_picture_says():
