@@ -14,10 +14,10 @@ from ckptlab.explorer.scene import Scene
 from ckptlab.explorer.scenes import layout_scene, stored_scene, traffic_scene
 from ckptlab.explorer.tensor import Look
 from ckptlab.explorer.traffic import Ran
+from ckptlab.explorer.whatif import Target, foretell, target
 from ckptlab.layout import Layout
 from ckptlab.metadata import Metadata
-from ckptlab.plan.forecast import Forecast, forecast
-from ckptlab.plan.holding import holdings
+from ckptlab.plan.forecast import Forecast
 
 RECIPES: dict[str, tuple[str, str]] = {
     "FSDP on 4: rows": ("shard=4", "Shard(0)"),
@@ -61,7 +61,7 @@ class Session:
     at: tuple[int, ...] = ()
     colours: Colours = "rank"
     hosts: int = 0
-    _foretold: tuple[Layout, Forecast] | None = field(default=None, repr=False)
+    _foretold: tuple[object, Forecast] | None = field(default=None, repr=False)
     _listeners: list[Listener] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:
@@ -96,13 +96,17 @@ class Session:
         return Layout.parse(self.mesh, self.placements)
 
     @property
+    def target(self) -> Target:
+        """The target of every tensor, by the rules; raises `LayoutError` for what was typed wrongly."""
+        return target(self.metadata, self.mesh, self.placements, self.rules)
+
+    @property
     def foretold(self) -> Forecast:
         """What loading every tensor on the target would cost."""
-        layout = self.layout
-        if self._foretold is None or self._foretold[0] != layout:
+        asked = (self.mesh, self.placements, self.rules)
+        if self._foretold is None or self._foretold[0] != asked:
             # A run redraws it many times a second.
-            wants = holdings(self.metadata.tensors, layout)
-            self._foretold = (layout, forecast(self.metadata, wants, max(layout.mesh.rank_list) + 1))
+            self._foretold = (asked, foretell(self.metadata, self.target))
         return self._foretold[1]
 
     def stored_scene(self) -> Scene:
@@ -111,9 +115,9 @@ class Session:
 
     def target_scene(self) -> Scene:
         """The chosen tensor on the target mesh."""
-        return layout_scene(
-            self.layout, self.metadata.tensor(self.fqn), title=f"{self.fqn} on the target mesh"
-        )
+        chosen = self.target
+        layout = chosen if isinstance(chosen, Layout) else chosen[self.fqn]
+        return layout_scene(layout, self.metadata.tensor(self.fqn), title=f"{self.fqn} on the target mesh")
 
     def traffic_scene(self, ran: tuple[Ran, ...] = ()) -> Scene:
         """The load of all tensors, foretold, and run as far as `ran` tells."""
