@@ -1,4 +1,4 @@
-"""Replicas that are not the same: found before a save would keep one of them and lose the rest.
+"""Replicas that are not the same: found before a save is published that would lose all but one of them.
 
 Each rank takes a crc of every shard that others hold too; only where those differ are elements
 compared. It writes nothing and knows no files.
@@ -26,6 +26,7 @@ _SLICE = 16 << 20
 
 Shard = tuple[str, Box]
 Crcs = Mapping[Shard, int]
+Digests = Mapping[tuple[int, ...], bytes]
 
 
 @dataclass(frozen=True)
@@ -51,34 +52,26 @@ class Divergence:
         return f"{words}, {many}, by {self.largest:.6g} at most"
 
 
-def check_replicas(held: Mapping[str, Held], team: Team) -> Crcs:
-    """Refuse shards that several ranks hold, and that are not the same bit for bit on all of them.
+@dataclass(frozen=True, eq=False)
+class Replicas:
+    """The shards of a rank that others hold too: the crc of each, by all who hold it."""
 
-    Every rank of the team calls it, and raises the same `CheckpointError`: each key with the ranks
-    and the largest difference, and `Divergence` records in `.problems`. Gives the crc32 of each
-    replicated shard of this rank. Plain tensors are passed over: see `agree`.
+    crcs: Mapping[tuple[int, ...], Crcs]
+
+    @property
+    def digests(self) -> Digests:
+        """What the other ranks are told: for each group of holders, one digest of all that they share."""
+        return {holders: _digest(crcs) for holders, crcs in self.crcs.items()}
+
+
+NOTHING_SHARED = Replicas({})
+
+
+def replicas_of(held: Mapping[str, Held], team: Team, known: Crcs) -> Replicas:
+    """Take the crc of each shard that others of the team hold too, less those that are `known`.
+
+    Plain tensors are passed over: see `agree`.
     """
-    if team.world == 1:
-        return {}
-    crcs: dict[tuple[int, ...], dict[Shard, int]] = {}
-
-    def digests() -> dict[tuple[int, ...], bytes]:
-        crcs.update(_crcs_by_holders(held, team))
-        return {holders: _digest(of) for holders, of in crcs.items()}
-
-    told = team.tell("plan", digests)
-    known = [holders for theirs in told for holders in theirs]
-    apart = {h for h in known if len({theirs[h] for theirs in told if h in theirs}) > 1}
-    if apart:
-        suspects = {shard: crc for holders in apart for shard, crc in crcs.get(holders, {}).items()}
-        found = _diverged(team.gather(suspects), team.ranks)
-        if found:
-            _refuse([_measured(d, held, team) for d in found[:_MEASURED]] + found[_MEASURED:])
-    return {shard: crc for of in crcs.values() for shard, crc in of.items()}
-
-
-def _crcs_by_holders(held: Mapping[str, Held], team: Team) -> dict[tuple[int, ...], dict[Shard, int]]:
-    """The crc of each shard that others of the team hold too, by those who do, this rank included."""
     shared: dict[int, list[tuple[Box, tuple[int, ...]]]] = {}
     crcs: dict[tuple[int, ...], dict[Shard, int]] = {}
     # The same order on every rank, whatever the order of their dicts.
@@ -88,9 +81,26 @@ def _crcs_by_holders(held: Mapping[str, Held], team: Team) -> dict[tuple[int, ..
         if id(shards) not in shared:
             shared[id(shards)] = _shared(shards, team)
         for box, holders in shared[id(shards)]:
-            piece = held[fqn].piece_of(box)
-            crcs.setdefault(holders, {})[fqn, box] = crc32(memory_of(on_cpu(piece)))
-    return crcs
+            crc = known.get((fqn, box))
+            if crc is None:
+                crc = crc32(memory_of(on_cpu(held[fqn].piece_of(box))))
+            crcs.setdefault(holders, {})[fqn, box] = crc
+    return Replicas(crcs)
+
+
+def refuse_diverged(told: Sequence[Digests], mine: Replicas, held: Mapping[str, Held], team: Team) -> None:
+    """Refuse shards that several ranks hold, and that are not the same bit for bit on all of them.
+
+    Every rank of the team calls it with what all ranks told, and raises the same `CheckpointError`: each
+    key with the ranks and the largest difference, and `Divergence` records in `.problems`.
+    """
+    known = [holders for theirs in told for holders in theirs]
+    apart = {h for h in known if len({theirs[h] for theirs in told if h in theirs}) > 1}
+    if apart:
+        suspects = {shard: crc for holders in apart for shard, crc in mine.crcs.get(holders, {}).items()}
+        found = _diverged(team.gather(suspects), team.ranks)
+        if found:
+            _refuse([_measured(d, held, team) for d in found[:_MEASURED]] + found[_MEASURED:])
 
 
 def _shared(shards: Shards, team: Team) -> list[tuple[Box, tuple[int, ...]]]:
@@ -145,7 +155,7 @@ def _measured(found: Divergence, held: Mapping[str, Held], team: Team) -> Diverg
             return None
         return difference(mine, torch.frombuffer(theirs, dtype=mine.dtype))
 
-    told = [one for one in team.tell("plan", compare) if one is not None]
+    told = [one for one in team.tell("write", compare) if one is not None]
     largest = [float(by) for _, by in told]
     # A NaN is lost in max() unless it comes first.
     worst = float("nan") if any(by != by for by in largest) else max(largest)  # noqa: PLR0124

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ckptlab.engine.agree import Agreed, Offer, Told, announce, offer, settle
-from ckptlab.engine.divergence import Crcs, check_replicas
+from ckptlab.engine.divergence import NOTHING_SHARED, Digests, refuse_diverged, replicas_of
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
 from ckptlab.engine.writing import Source, write_files
@@ -125,9 +125,9 @@ def _save(
         assert ground is not None
         agreed = settle([one for one, _ in told], mine, team)
         plan = plan_save(agreed.held, max(team.ranks) + 1)
-        # The plan is the same on every rank, so all of them compare, or none.
-        crcs = check_replicas(mine.held, team) if replicas == "check" and plan.replicated else {}
-        source = _place(plan, agreed, mine, ground, crcs)
+        source = _place(plan, agreed, mine, ground)
+    # The plan is the same on every rank, so all of them compare, or none.
+    compared = replicas == "check" and plan.replicated and team.world > 1
     own = [team.global_rank * ground.threads + i for i in range(ground.threads)]
     chunks = source.metadata.chunks
     here = np.isin(chunks.file, own)
@@ -136,12 +136,16 @@ def _save(
     )
 
     records = []
+    shared = []
 
-    def write() -> None:
+    def write() -> Digests:
         with trace.phase("write", total), ThreadPoolExecutor(1, "ckptlab-record") as beside:
             record = beside.submit(_record, files, source.metadata, sync) if team.rank == 0 else None
             write_files(files, own, source, sync, trace)
+            # What was written has its crcs by now.
+            shared.append(replicas_of(mine.held, team, source.crcs) if compared else NOTHING_SHARED)
             records.append(record.result() if record else b"")
+            return shared[0].digests
 
     def commit() -> None:
         with trace.phase("commit"):
@@ -150,7 +154,8 @@ def _save(
                 _commit(files, source.metadata, records[0], sync)
 
     try:
-        team.together(trace, write)
+        told_of = team.tell(trace, write)
+        refuse_diverged(told_of, shared[0], mine.held, team)
     except Exception as error:
         # Only where all agree: a collective that broke here may have gone well on the rank that publishes.
         agreed_on = isinstance(error, CheckpointError) and not isinstance(error, LostError)
@@ -194,7 +199,7 @@ def _prepare(files: Files, overwrite: bool, threads: int) -> _Ground | Checkpoin
     return _Ground(save_id[:8] if old else "", save_id, threads)
 
 
-def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground, crcs: Crcs) -> Source:
+def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground) -> Source:
     """Where each chunk and object lies; the same on every rank."""
     chunks, end = plan.chunks(lambda dtype, shape: template(dtype, shape).length, ground.threads)
     objects = {}
@@ -213,7 +218,7 @@ def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground, crcs: C
         agreed.layouts,
         ground.save_id,
     )
-    return Source(plan, metadata, mine.held, mine.objects, crcs)
+    return Source(plan, metadata, mine.held, mine.objects)
 
 
 def _record(files: Files, metadata: Metadata, sync: bool) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.save import SavePlan, Writes
 from ckptlab.storage.files import Buffer, Files, Writer
-from ckptlab.storage.template import Template, crc32, template
+from ckptlab.storage.template import Template, crc32, crcs, template
 
 _BLOCK = 1 << 20
 _SMALL = 32 << 10
@@ -33,14 +33,14 @@ _MOST_BUFFERS = 1000
 class Source:
     """What a rank writes from: its tensors, its objects as bytes, and the plan that says what of them.
 
-    `crcs` are those of boxes of tensors that are known already.
+    `crcs` takes in that of each box that is written.
     """
 
     plan: SavePlan
     metadata: Metadata
     held: Mapping[str, Held]
     objects: Mapping[str, bytes]
-    crcs: Mapping[tuple[str, Box], int]
+    crcs: dict[tuple[str, Box], int] = field(default_factory=dict)
 
 
 def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:
@@ -113,29 +113,35 @@ def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> No
         where[int(column)] = (box, template(group.dtype, box.shape), held[first].place_of(box))
     chunks = [(one, *where[column]) for column, one in zip(columns.tolist(), held, strict=True)]
     if len(where) == 1 and len(chunks) > _FEW and chunks[0][2].nbytes <= _SMALL:
-        _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
-        return
-    for one, box, frame, place in chunks:
-        known = source.crcs.get((one.holding.tensor.fqn, box))
-        _put_chunk(stream, frame, one.piece(*place), known)
+        found = _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
+    else:
+        found = [_put_chunk(stream, frame, one.piece(*place)) for one, _, frame, place in chunks]
+    names = ((one.holding.tensor.fqn, box) for one, box, _, _ in chunks)
+    source.crcs.update(zip(names, found, strict=True))
 
 
-def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> None:
-    """Many chunks of one dtype and shape, filled in together."""
+def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> list[int]:
+    """Many chunks of one dtype and shape, filled in together; the crc of each."""
     step = max(1, _BLOCK // frame.length)
+    found: list[int] = []
     for start in range(0, len(pieces), step):
         together = on_cpu(torch.stack(pieces[start : start + step]))
         payloads = np.frombuffer(memory_of(together), np.uint8).reshape(len(together), -1)
-        stream.put(frame.filled(payloads).data.cast("B"))
+        checks = crcs(payloads)
+        stream.put(frame.filled(payloads, checks).data.cast("B"))
+        found += checks.tolist()
+    return found
 
 
-def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor, known: int | None) -> None:
+def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor) -> int:
+    """One chunk; the crc of its elements."""
     stream.put(frame.before)
     crc = 0
     for block in _blocks(memory_of(on_cpu(piece))):
-        crc = crc32(block, crc) if known is None else known
+        crc = crc32(block, crc)
         stream.put(block)
     stream.put(frame.after(crc))
+    return crc
 
 
 def _blocks(memory: memoryview) -> Iterator[memoryview]:

@@ -30,6 +30,7 @@ TYPED_STORAGE: Mapping[str, str] = {
 """The storage classes of dtypes that had one when torch stopped making more; the rest are untyped."""
 
 Rows = npt.NDArray[np.uint8]
+Crcs = npt.NDArray[np.uint32]
 Hashes = npt.NDArray[np.uint64]
 
 _ROOT = "archive/"
@@ -62,15 +63,14 @@ class Template:
         """Where the payload's crc stands, as 4 little-endian bytes, counted from the chunk's beginning."""
         return len(self.before) + self.nbytes + self._crc_at[0]
 
-    def filled(self, payloads: Rows) -> Rows:
-        """Whole chunks, one a row, `(n, length)`, for payloads, `(n, nbytes)`; both uint8."""
+    def filled(self, payloads: Rows, checks: Crcs) -> Rows:
+        """Whole chunks, one a row, `(n, length)`, for payloads, `(n, nbytes)`, both uint8, and their crcs."""
         chunks = np.empty((len(payloads), self.length), np.uint8)
         split = len(self.before)
         chunks[:, :split] = np.frombuffer(self.before, np.uint8)
         chunks[:, split : split + self.nbytes] = payloads
         after = chunks[:, split + self.nbytes :]
         after[:] = np.frombuffer(self._after, np.uint8)
-        checks = crcs(payloads)
         for at in self._crc_at:
             after[:, at : at + 4] = checks[:, None].view(np.uint8)
         hashed = _combine_all(np.full(len(checks), self._hash, np.uint64), checks.astype(np.uint64))
@@ -142,7 +142,7 @@ def _combine_all(seed: Hashes, value: Hashes) -> Hashes:
     return mixed
 
 
-def crcs(rows: Rows) -> npt.NDArray[np.uint32]:
+def crcs(rows: Rows) -> Crcs:
     """The crc32 of each row of bytes, little-endian."""
     width, data = rows.shape[1], np.ascontiguousarray(rows).data.cast("B")
     return np.array([crc32(data[at : at + width]) for at in range(0, len(data), width)], "<u4")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ckptlab.metadata import ITEMSIZE
-from ckptlab.storage.template import contiguous, crc32, template
+from ckptlab.storage.template import contiguous, crc32, crcs, template
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 
@@ -67,7 +67,7 @@ def test_any_dtype_and_shape(dtype, shape):
 def test_many_at_once_are_as_one_by_one(dtype, shape, n):
     tensors = [filled(dtype, shape) for _ in range(n)]
     payloads = [t.reshape(-1).view(torch.uint8).numpy() for t in tensors]
-    chunks = template(dtype, tuple(shape)).filled(np.stack(payloads))
+    chunks = template(dtype, tuple(shape)).filled(np.stack(payloads), crcs(np.stack(payloads)))
     for chunk, tensor in zip(chunks, tensors, strict=True):
         assert chunk.tobytes() == ours(dtype, tuple(shape), tensor) == saved(tensor)
 
