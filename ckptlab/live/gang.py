@@ -135,7 +135,8 @@ class Gang:
     def _obituary(self, rank: int) -> Failure:
         self._gone.add(rank)
         process = self._processes[rank]
-        process.join(0.2)
+        # Known at once, unless the machine is so busy that the server which forks cannot tell of it.
+        process.join(2.0)
         return Failure(_cause_of_death(process.exitcode), died=True)
 
     def kill(self, rank: int) -> None:
