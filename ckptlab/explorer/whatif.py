@@ -153,7 +153,7 @@ def tensor_scene(metadata: Metadata, fqn: str, chosen: Target, look: Look | None
     tensor = metadata.tensor(fqn)
     layout = fitted(chosen if isinstance(chosen, Layout) else chosen[fqn], tensor.shape)
     panels = (
-        stored_panel(metadata, fqn, metadata.layouts.get(fqn), look, "stored"),
+        stored_panel(metadata, fqn, look=look, name="stored"),
         held_panel(tensor, layout, "Its shards, on the target", look=look),
     )
     styles = {int(style) for panel in panels for style in np.unique(panel.marks.style)}
