@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
-from contextlib import ExitStack, contextmanager
-from datetime import timedelta
+from contextlib import contextmanager
 from importlib import import_module
 from unittest import mock
 
@@ -14,6 +11,7 @@ import torch
 import torch.distributed as dist
 from crosswise_ops import DCP, LAYOUTS, Counter, full, grid, plain, state_of_all_kinds
 from engine_ops import failure, some_ranks
+from leaving import slow_files
 from seed_ops import kind_of, local, quiet
 from torch.distributed._shard.sharded_tensor import Shard, ShardedTensor, init_from_local_shards
 from torch.distributed.device_mesh import DeviceMesh
@@ -38,19 +36,6 @@ def held_back():
     with mock.patch.object(module, "save_offer", late):
         yield go
         go.set()
-
-
-@contextmanager
-def slow_files(seconds):
-    """Every file takes so long to create."""
-    create = LocalFiles.create
-
-    def slow(self, name, *rest):
-        time.sleep(seconds)
-        return create(self, name, *rest)
-
-    with mock.patch.object(LocalFiles, "create", slow):
-        yield
 
 
 def _sharded(ctx, seed):
@@ -245,29 +230,3 @@ def alone(ctx, path):
     target = {"rank": torch.full((2,), -1)}
     ckptlab.load(target, f"{path}/{ctx.rank}", no_dist=True)
     return target["rank"].tolist()
-
-
-_FOR_EVER = ExitStack()
-
-
-def leave_early():
-    """A program that ends, as arguments say, while its save is under way: rank world store path how."""
-    rank, world, store, path, how = sys.argv[1:]
-    if int(world) > 1:
-        dist.init_process_group(
-            "gloo",
-            store=dist.FileStore(store, int(world)),
-            rank=int(rank),
-            world_size=int(world),
-            timeout=timedelta(seconds=60),
-        )
-    _FOR_EVER.enter_context(slow_files(0.3 if rank == "1" else 1.5))
-    state = {"w": torch.arange(10.0), "own": {rank: torch.full((3,), float(rank))}, "step": 4}
-    future = ckptlab.async_save(state, path)
-    print(future)
-    future.add_done_callback(lambda done: print(f"finished: {done.exception()!r}"))
-    if how == "destroy":
-        dist.destroy_process_group()
-    print("leaving")
-    if how == "raise":
-        raise SystemExit(3)

@@ -84,9 +84,9 @@ class Compared:
 def full(name, shape, dtype="float32"):
     """The whole tensor of this name, the same on every rank; bits of every kind, NaNs too."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-    size = getattr(torch, dtype).itemsize
-    raw = torch.randint(0, 2 if dtype == "bool" else 256, (*shape, size), generator=generator)
-    return raw.to(torch.uint8).view(getattr(torch, dtype)).reshape(shape)
+    kind, high = getattr(torch, dtype), 2 if dtype == "bool" else 256
+    raw = torch.randint(0, high, (*shape, kind.itemsize), generator=generator, dtype=torch.uint8)
+    return raw.view(kind).reshape(shape)
 
 
 def cut(ctx, tensor, layout):

@@ -163,7 +163,7 @@ def test_an_older_checkpoint_is_left_alone_when_asked(tmp_path):
 @pytest.mark.parametrize(("world", "how", "status"), [(1, "raise", 3), (2, "destroy", 0)])
 def test_a_program_that_ends_finishes_its_save_first(tmp_path, world, how, status):
     path = tmp_path / "saved"
-    code = "import async_ops; async_ops.leave_early()"
+    code = "import leaving; leaving.leave_early()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     programs = [
         subprocess.Popen(
