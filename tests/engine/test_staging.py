@@ -183,6 +183,7 @@ def test_pinned_memory_is_as_large_as_the_state_and_is_let_go(gpu, monkeypatch):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_view_of_a_gpus_memory_is_copied_as_it_is_seen(gpu, dtype):
     whole = full(f"staged {dtype}", (6, 4), dtype)
