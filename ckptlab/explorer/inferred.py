@@ -77,7 +77,8 @@ def owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int, int]:
 
 
 def _panel(metadata: Metadata, fqn: str, candidate: Candidate, name: str) -> Panel:
-    title = f"{candidate.sure.capitalize()}, {candidate.certainty:.0%}"
+    axes = ", ".join(f"{axis}={n}" for axis, n in zip(candidate.mesh.axes, candidate.mesh.shape, strict=True))
+    title = f"{axes}: {candidate.sure}, {candidate.certainty:.0%}"
     layout = candidate.layouts.get(fqn)
     if layout is None:
         panel = mesh_panel(

@@ -93,8 +93,9 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["even", "uneven"])
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    ("model", "kind"), [("FSDP2 and Adam", "even"), *((model, "uneven") for model in MODELS)]
+)
 def test_models_that_torch_sharded(tmp_path, model, kind):
     op, how, mesh = MODELS[model]
     found = inferred(metadata := saved(tmp_path, 4, op, kind, "stock", "stock", *how))

@@ -68,7 +68,7 @@ def test_copies_are_judged_in_the_order_of_the_state_not_of_the_file():
 def test_each_mesh_is_a_panel_with_its_evidence():
     saved = bare(metadata_of([Tensor("w", "float32", (8, 4))], Layout.parse("4", "Shard(0)")))
     scene = inferred_scene(saved)
-    assert [panel.title for panel in scene.panels] == ["Likely, 76%", "A guess, 8%"]
+    assert [panel.title for panel in scene.panels] == ["fsdp=4: likely, 76%", "a=2, b=2: a guess, 8%"]
     assert "All of it" not in scene.text
     assert "cut into 4 along dim 0" in scene.panels[0].caption
     assert "Mesh(fsdp=4), likely (76%)" in scene.text

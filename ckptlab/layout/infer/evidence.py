@@ -124,7 +124,7 @@ def writer_lines(trial: Trial) -> list[str]:
         if ranks == list(range(len(ranks))):
             lines.append(f"Ranks 0 to {len(ranks) - 1} wrote pieces 0 to {len(ranks) - 1}, in this order.")
         else:
-            lines.append(f"Pieces 0, 1, 2 ... were written by ranks {_listed(ranks)}.")
+            lines.append(f"Pieces 0 to {len(ranks) - 1} were written by ranks {_listed(ranks)}.")
     elif writers:
         told = [f"piece {cell} by {ranks_in_words(ranks)}" for cell, ranks in sorted(writers.items())[:3]]
         lines.append(

@@ -46,6 +46,7 @@ def weigh(
     names = [t.name for t in tensors]
     same = [i for i, trial in enumerate(trials) if i and _holds_the_same(trial, trials[0])]
     finer = [i for i in same if not _in_vain(trials[i])]
+    numbered = bool(keyed(trials[0], names))
     for i, trial in enumerate(trials):
         ranks, peers = trial.grid.ranks, len(finer) if i in finer else 1
         if i in same and i not in finer:
@@ -62,7 +63,7 @@ def weigh(
             belief *= 1 - 0.9 * (1 - rate**2) * min(1.0, shared.judged / 8)
         if trial.unlisted:
             belief *= _UNLISTED
-        keys = keyed(trial, names)
+        keys = keyed(trial, names) if numbered or i not in finer else ()
         odds = max((one.odds for one in keys), default=1.0)
         if keys:
             in_turn = rate == 1.0 and any(one.in_turn for one in keys)
@@ -93,8 +94,9 @@ def support(weighed: Weighed, found: Sequence[Kind]) -> float:
         numbered = sum(n for one in weighed.keys for n in one.slots.values())
         known, right = known + numbered, right + numbered
     else:
-        shared = weighed.replayed
-        known, right = known + shared.judged, right + max(shared.busy, shared.lowest)
+        # Not every saver shares copies out as stock does: beside pieces, each choice counts a quarter.
+        shared, part = weighed.replayed, 4 if known else 1
+        known, right = known + shared.judged // part, right + max(shared.busy, shared.lowest) // part
     odd = [*trial.odd, *(kind for kind in found if not kind.regular)]
     known += sum(kind.writers.size for kind in odd)
     right = max(right - sum(map(len, trial.unlisted)), 0)
