@@ -14,8 +14,8 @@ from torch.distributed.checkpoint import default_planner as torchs
 from torch.distributed.checkpoint._traverse import set_element
 from torch.distributed.checkpoint.planner import ReadItem
 
-from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.torchs import rest_of
+from ckptlab.engine.harmless import harmless
 from ckptlab.errors import UnsafeError
 
 __all__ = ["DefaultLoadPlanner", "DefaultSavePlanner", "_EmptyStateDictLoadPlanner"]

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner
 from torch.futures import Future
 
 from ckptlab.dcp.default_planner import DefaultLoadPlanner
-from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.torchs import rest_of
+from ckptlab.engine.harmless import harmless
 from ckptlab.errors import CheckpointError
 from ckptlab.storage.convert import convert
 

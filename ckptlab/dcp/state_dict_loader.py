@@ -21,7 +21,6 @@ from torch.distributed.checkpoint.storage import StorageReader
 from ckptlab import engine
 from ckptlab.dcp.api import told_as_stock
 from ckptlab.dcp.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
-from ckptlab.dcp.harmless import harmless
 from ckptlab.dcp.route import engine_loads, reader_of
 from ckptlab.dcp.torchs import in_old_order_too, rest_of
 from ckptlab.errors import CheckpointError
@@ -131,15 +130,14 @@ def _through_engine(
     # What a `Stateful` does for its state may be a collective: the same order on every rank.
     ordered = {key: state_dict[key] for key in sorted(state_dict, key=str)}
     try:
-        with harmless():
-            engine.load(
-                ordered,
-                reader.path,
-                process_group=process_group,
-                no_dist=no_dist,
-                strict=not getattr(planner, "allow_partial_load", False),
-                dtype="narrow",
-            )
+        engine.load(
+            ordered,
+            reader.path,
+            process_group=process_group,
+            no_dist=no_dist,
+            strict=not getattr(planner, "allow_partial_load", False),
+            dtype="narrow",
+        )
     except CheckpointError as error:
         if not _torchs_rules_allow(error, reader):
             raise

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ckptlab.engine.counts import Lost
+from ckptlab.engine.harmless import harmless
 from ckptlab.engine.lookup import FAR_READS
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import (
@@ -273,7 +274,8 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     _expect(checkpoint, plan, others)
     for reads in plan.reads:
         source.find(reads)
-    objects = {fqn: _object(checkpoint, fqn) for fqn in others}
+    with harmless():
+        objects = {fqn: _object(checkpoint, fqn) for fqn in others}
     return _Ready(source, plan, held, objects)
 
 

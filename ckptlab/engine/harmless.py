@@ -1,6 +1,6 @@
 """Classes of objects that torch refuses to unpickle unasked, though they can do no harm.
 
-Torch's own loads unpickle whatever an object is. So that what people save can be loaded without
+Stock DCP's loads unpickle whatever an object is. So that what people save can be loaded without
 that, values of the standard library and of numpy are allowed. It loads nothing itself.
 """
 

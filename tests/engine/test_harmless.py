@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+import ckptlab
 import ckptlab.dcp as dcp
-from ckptlab.dcp.harmless import harmless
+from ckptlab.engine.harmless import harmless
 
 # Torch warns whenever it works without a process group.
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is ")
@@ -38,12 +39,19 @@ class Plain(dcp.DefaultLoadPlanner):
         return super().resolve_tensor(read_item)
 
 
-@pytest.mark.parametrize("planner", [None, Plain], ids=["engine", "protocol"])
+LOADS = {
+    "ours": ckptlab.load,
+    "by torch's names": lambda target, path: dcp.load(target, checkpoint_id=path),
+    "by torch's protocol": lambda target, path: dcp.load(target, checkpoint_id=path, planner=Plain()),
+}
+
+
+@pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize("kind", list(VALUES))
-def test_values_come_back(tmp_path, kind, planner):
+def test_values_come_back(tmp_path, kind, load):
     dcp.save({"x": VALUES[kind]}, checkpoint_id=tmp_path)
     target = {"x": None}
-    dcp.load(target, checkpoint_id=tmp_path, planner=planner and planner())
+    LOADS[load](target, tmp_path)
     assert type(target["x"]) is type(VALUES[kind])
     np.testing.assert_equal(target["x"], VALUES[kind])
 
