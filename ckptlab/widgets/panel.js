@@ -183,11 +183,10 @@ class Panel {
   placeWords(measure) {
     this.taken = [];
     this.words.replaceChildren();
-    for (const note of this.zoom ? this.zoom.ticks() : this.data.notes) {
+    for (const note of this.zoom ? this.zoom.notes() : this.data.notes) {
       const length = measure(note.text), shift = { start: 0, middle: length / 2, end: length }[note.anchor];
       const clamp = (v, most) => Math.max(0, Math.min(v, most - length));
       let [x, y] = this.spot(note), room;
-      if (x < 0 || x > this.width || y < 0 || y > this.height) continue;      // out of sight
       if (note.turned) {
         const low = clamp(y + shift - length, this.height);
         y = low + length - shift;

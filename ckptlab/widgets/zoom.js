@@ -88,9 +88,13 @@ class Zoom {
     this.show({ ...seen, x: x + w / 2 - seen.w / 2, y: y + h / 2 - seen.h / 2 });
   }
 
-  ticks() {      // round numbers of elements along both dims, in place of the edges that are out of sight
+  notes() {      // those in sight; of a tensor round numbers of elements in place of the edges; names of axes stay in the middle
     const { plane, notes } = this.panel.data, { seen } = this;
-    if (!plane || !this.near) return notes;
+    if (!this.near) return notes;
+    const middle = (note) => (note.x < 0 ? { ...note, y: seen.y + seen.h / 2 } : { ...note, x: seen.x + seen.w / 2 });
+    const inSight = ({ x, y }) => (y < 0 ? x >= seen.x && x <= seen.x + seen.w : y >= seen.y && y <= seen.y + seen.h);
+    const names = notes.filter((note) => /[\u2190\u2192]/.test(note.text)).map(middle);
+    if (!plane) return [...names, ...notes.filter((note) => !/[\u2190\u2192]/.test(note.text) && inSight(note))];
     const along = (dim, extent, low, size, place) => {
       if (dim < 0) return [];
       const count = plane.shape[dim], unit = extent / Math.max(count, 1), from = low / unit, to = Math.min(count, (low + size) / unit);
@@ -102,7 +106,7 @@ class Zoom {
     return [
       ...along(plane.x, plane.width, seen.x, seen.w, (x, text) => ({ x, y: -0.1, text, anchor: "middle", turned: false })),
       ...along(plane.y, plane.height, seen.y, seen.h, (y, text) => ({ x: -0.1, y, text, anchor: "end", turned: false })),
-      ...notes.filter((note) => note.text.includes("dim")).map((note) => (note.x < 0 ? { ...note, y: seen.y + seen.h / 2 } : { ...note, x: seen.x + seen.w / 2 })),
+      ...names,
     ];
   }
 
