@@ -38,7 +38,8 @@ class KeysPanel(ui.VBox):
             switch=lambda beside: self._after(self.tree.group, beside, show=True),
         )
         switch = _BESIDE if self.tree.keeps_state else ""
-        self.view = TableView(self.tree, "keys", answers, _SEARCH, switch, most)
+        high = min(most, max(3, len(self.tree.tree)))
+        self.view = TableView(self.tree, "keys", answers, _SEARCH, switch, high)
         self.view.refresh(show=True)
         self._deaf = session.listen(self._hear)
         title = heading("Keys", "Press a tensor to see it everywhere; a bar is beside its largest sibling.")

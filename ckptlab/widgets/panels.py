@@ -45,6 +45,11 @@ def said(text: str, good: bool | None = None) -> str:
     return _edged("status", colour, f"<b style='color:{colour}'>{mark}</b> {escape(text)}")
 
 
+def alarm(inner: str) -> str:
+    """What a reader should know of, as HTML whose words are escaped already."""
+    return _edged("note", _BAD, inner)
+
+
 def card(error: CheckpointError) -> str:
     """What went wrong, for a reader: which rank, in which phase, why; the whole text folded away."""
     first, _, rest = str(error).partition("\n")

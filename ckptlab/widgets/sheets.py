@@ -5,26 +5,43 @@ Plain ipywidgets; it knows no checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import ipywidgets as ui
 
 
 class Sheets(ui.Tab):
-    """A tab for each title. What a maker returns stays; one that has not been looked at costs nothing."""
+    """A tab for each title. What a maker returns stays; a sheet that nobody has looked at costs nothing.
 
-    def __init__(self, makers: Mapping[str, Callable[[], ui.Widget]]) -> None:
+    `first` is the sheet that is seen at once (None: none is).
+    """
+
+    def __init__(self, makers: Mapping[str, Callable[[], ui.Widget]], first: str | None = None) -> None:
         self._makers = dict(makers)
         pages = [ui.VBox(layout=ui.Layout(min_width="0")) for _ in makers]
-        super().__init__(pages, titles=tuple(makers), selected_index=0)
-        self.observe(lambda change: self._make(change.new), "selected_index")
-        self._make(0)
+        super().__init__(pages, titles=tuple(makers))
+        self.selected_index = None
+        self.observe(lambda change: self._turned(change.new), "selected_index")
+        if first is not None:
+            self.show(first)
 
     def show(self, title: str) -> ui.Widget:
         """Turn to a sheet; what is on it."""
         self.selected_index = self.titles.index(title)
-        return self.children[self.selected_index].children[0]
+        return self.made(title)
 
-    def _make(self, index: int | None) -> None:
-        if index is not None and not self.children[index].children:
-            self.children[index].children = (self._makers[self.titles[index]](),)
+    def made(self, title: str) -> ui.Widget:
+        """What is on a sheet, whether it is looked at or not."""
+        page = self.children[self.titles.index(title)]
+        if not page.children:
+            page.children = (self._makers[title](),)
+        return page.children[0]
+
+    @property
+    def all_made(self) -> Iterable[ui.Widget]:
+        """What is on the sheets that were looked at."""
+        return [page.children[0] for page in self.children if page.children]
+
+    def _turned(self, index: int | None) -> None:
+        if index is not None:
+            self.made(self.titles[index])

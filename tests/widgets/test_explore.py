@@ -2,11 +2,13 @@
 
 import base64
 
+import numpy as np
 import pytest
 import torch
 
 import ckptlab
 from ckptlab.errors import PathError
+from ckptlab.widgets import explore as explore_module
 from ckptlab.widgets.explore import Explorer, explore
 
 HOSTILE = "</script><img src=x onerror=boom()>"
@@ -38,38 +40,66 @@ def keys(explorer):
     return [line[0][0].partition("  (")[0] for line in explorer.keys_panel.view.page["lines"]]
 
 
-def test_it_opens_on_a_matrix_with_its_target_and_forecast(explorer):
-    assert explorer.stored_view.scene.title == "model.layers.0.w in the checkpoint"
-    assert explorer.target_view.scene.title == "model.layers.0.w on the target mesh"
-    assert explorer.run_panel.view.scene.panels[0].name == "traffic"
-    assert explorer.run_panel._ranks is None
+def drawn(explorer):
+    return explorer.tensor_panel.view.scene.title
+
+
+def test_it_opens_on_a_matrix_and_asks_what_if(explorer):
+    assert drawn(explorer) == "model.layers.0.w in the checkpoint"
+    assert explorer.sheets.titles == ("What if", "Run", "Files", "Values", "Layout")
+    assert explorer.sheets.selected_index == 0
+    assert [type(sheet).__name__ for sheet in explorer.sheets.all_made] == ["WhatIfPanel"]
+
+
+def test_a_sheet_is_made_when_it_is_looked_at_and_then_stays(explorer):
+    files = explorer.sheets.show("Files")
+    assert type(files).__name__ == "FilesPanel"
+    explorer.sheets.show("Values")
+    assert explorer.sheets.show("Files") is files
+    assert len(list(explorer.sheets.all_made)) == 3
+
+
+def test_of_very_many_chunks_nothing_is_foretold_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr(explore_module, "SMALL", 2)
+    explorer = Explorer(
+        saved(tmp_path / "checkpoint", {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)})
+    )
+    assert explorer.sheets.selected_index is None
+    assert list(explorer.sheets.all_made) == []
+    explorer.close()
 
 
 def test_pressing_a_tensor_shows_it_everywhere(explorer):
+    for title in ("What if", "Files", "Layout"):
+        explorer.sheets.show(title)
     press(explorer, "model.layers.0.b")
-    assert explorer.stored_view.scene.title == "model.layers.0.b in the checkpoint"
-    assert explorer.target_view.scene.title == "model.layers.0.b on the target mesh"
+    assert drawn(explorer) == "model.layers.0.b in the checkpoint"
     page = explorer.keys_panel.view.page
     assert page["show"] == line(explorer, "model.layers.0.b")
     assert [line[-1] for line in page["lines"] if line[4]] == ["model.layers.0.b"]
+    files, layout = explorer.sheets.made("Files"), explorer.sheets.made("Layout")
+    tall = files.view.scene.panels[0].marks.box[:, 3] > 0.8
+    assert [files.view.scene.panels[0].marks.facts[0].show(i) for i in np.flatnonzero(tall)] == [
+        "model.layers.0.b [0:6]"
+    ]
+    assert "model.layers.0.b" in layout.view.scene.title
 
 
 def test_what_is_chosen_elsewhere_is_unfolded_among_the_keys(explorer):
     explorer.session.choose("model.layers.2.w")
-    assert explorer.stored_view.scene.title == "model.layers.2.w in the checkpoint"
+    assert drawn(explorer) == "model.layers.2.w in the checkpoint"
     page = explorer.keys_panel.view.page
     assert page["lines"][page["show"]][-1] == "model.layers.2.w"
 
 
 def test_pressing_a_branch_only_unfolds_it(explorer):
-    stored, target = explorer.stored_view.scene, explorer.target_view.scene
+    scene = explorer.tensor_panel.view.scene
     before = keys(explorer)
     press(explorer, "model.layers.1")
     assert len(keys(explorer)) == len(before) + 2
     press(explorer, "model.layers.1")
     assert keys(explorer) == before
-    assert explorer.stored_view.scene is stored
-    assert explorer.target_view.scene is target
+    assert explorer.tensor_panel.view.scene is scene
 
 
 def test_a_search_shows_what_it_finds_and_bears_half_typed_ones(explorer):
@@ -80,44 +110,17 @@ def test_a_search_shows_what_it_finds_and_bears_half_typed_ones(explorer):
     assert keys(explorer) == ["model.layers", "2", "b"]
     assert "no regular expression" in view.trouble
     press(explorer, "model.layers.2.b")
-    assert explorer.stored_view.scene.title == "model.layers.2.b in the checkpoint"
+    assert drawn(explorer) == "model.layers.2.b in the checkpoint"
     view.hear({"search": ""})
     assert view.trouble == ""
     assert keys(explorer)[-1] == "step"
-
-
-def test_a_recipe_fills_the_fields_and_fields_name_the_recipe(explorer):
-    explorer.recipe.value = "2 x 2: rows and columns"
-    assert (explorer.mesh.value, explorer.placements.value) == ("dp=2, tp=2", "Shard(0), Shard(1)")
-    assert len(explorer.target_view.scene.panels[1].marks) == 4
-    explorer.mesh.value = "dp=2, tp=4"
-    assert explorer.recipe.value == "as typed"
-    # Six columns do not divide by four: each row of ranks has one with none, told of beside the six.
-    assert len(explorer.target_view.scene.panels[1].marks) == 7
-    assert explorer.run_panel.view.scene.text.count("foretold") == 8
-    explorer.mesh.value = "dp=2, tp=2"
-    assert explorer.recipe.value == "2 x 2: rows and columns"
-
-
-def test_a_target_that_makes_no_sense_is_said_and_cannot_be_run(explorer):
-    target = explorer.target_view.scene
-    explorer.placements.value = "Shrd(0)"
-    assert "role='alert'" in explorer.problem.value
-    assert "Shrd(0)" in explorer.problem.value
-    assert explorer.run_panel.run.disabled
-    assert explorer.target_view.scene is target
-    assert "ckl-stale" in explorer._target._dom_classes
-    explorer.placements.value = "Shard(1)"
-    assert explorer.problem.value == ""
-    assert not explorer.run_panel.run.disabled
-    assert "ckl-stale" not in explorer._target._dom_classes
 
 
 def test_a_checkpoint_without_tensors_can_be_looked_at(tmp_path):
     explorer = Explorer(saved(tmp_path / "objects", {"step": 3, "name": "x"}))
     assert keys(explorer) == ["step", "name"]
     assert [line[0][2] for line in explorer.keys_panel.view.page["lines"]] == ["3", "'x'"]
-    assert explorer.problem.value == ""
+    assert explorer.sheets.titles == ("Files",)
     assert "image/png" not in explorer._repr_mimebundle_()
     assert "0 tensors and 2 objects" in explorer.children[0].value
     explorer.close()
@@ -128,10 +131,17 @@ def test_words_of_a_checkpoint_stay_words(tmp_path):
     explorer = Explorer(saved(tmp_path / "<img src=x onerror=boom()>", state))
     assert explorer.session.fqn == HOSTILE
     assert "<img" not in explorer.children[0].value
-    explorer.placements.value = HOSTILE
-    assert "&lt;img" in explorer.problem.value
-    assert "<img" not in explorer.problem.value
+    assert "&lt;img" in explorer.children[0].value
+    explorer.sheets.show("Layout")
+    assert "<img" not in explorer.sheets.made("Layout")._why.value
     explorer.close()
+
+
+def test_closing_it_ends_its_ranks(explorer):
+    ranks = explorer.sheets.show("Run")._ranks
+    assert ranks is not None
+    explorer.close()
+    assert explorer.sheets.made("Run")._ranks is None
 
 
 def test_it_leaves_a_picture_and_words_behind(explorer):
