@@ -13,11 +13,16 @@ from ckptlab.live import LocalRanks, attached_gpus
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
+def pool(world: int, device: Literal["cpu", "cuda"] = "cpu", shared: bool = False) -> LocalRanks:
+    """`world` ranks, started at first use; skips without a GPU a rank, or without any to be `shared`."""
+    needed = 1 if shared else world
+    if device == "cuda" and attached_gpus() < needed:
+        pytest.skip(f"needs {needed} NVIDIA GPUs or more; this machine shows {attached_gpus()}")
+    return _pool(world, device)
+
+
 @cache
-def pool(world: int, device: Literal["cpu", "cuda"] = "cpu") -> LocalRanks:
-    """`world` ranks, started at first use; GPUs they share if need be. Skips without a GPU for "cuda"."""
-    if device == "cuda" and not attached_gpus():
-        pytest.skip("needs an NVIDIA GPU, which this machine has not")
+def _pool(world: int, device: Literal["cpu", "cuda"]) -> LocalRanks:
     ranks = LocalRanks(world, device)
     atexit.register(ranks.close)
     return ranks

@@ -13,7 +13,8 @@ IN_ONE_PIECE = [name for name in ops.LAYOUTS if name != "stripes"]
 def test_from_any_layout_to_any(tmp_path, saver, loader, device):
     sources = IN_ONE_PIECE if saver == "stock" else list(ops.LAYOUTS)
     targets = IN_ONE_PIECE if loader == "stock" else list(ops.LAYOUTS)
-    out = pool(4, device).run(ops.from_any_to_any, str(tmp_path), saver, loader, sources, targets)
+    ranks = pool(4, device, shared=True)
+    out = ranks.run(ops.from_any_to_any, str(tmp_path), saver, loader, sources, targets)
     for found in out:
         assert list(found) == targets
         for one in found.values():
@@ -28,7 +29,7 @@ def test_from_any_layout_to_any(tmp_path, saver, loader, device):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("saver", "loader"), CROSSWISE)
 def test_every_dtype_bit_for_bit(tmp_path, saver, loader, device):
-    for sharded, plain in pool(4, device).run(ops.every_dtype, str(tmp_path), saver, loader):
+    for sharded, plain in pool(4, device, shared=True).run(ops.every_dtype, str(tmp_path), saver, loader):
         assert (sharded.tensors, sharded.different) == (len(ops.DTYPES), ())
         assert plain == []
 

@@ -14,7 +14,7 @@ CROSSWISE = [("ours", "ours"), ("ours", "stock"), ("stock", "ours")]
 @pytest.fixture
 def four():
     """Four ranks on CUDA, on one GPU if there is no more."""
-    return pool(4, "cuda")
+    return pool(4, "cuda", shared=True)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_what_gpus_saved_the_cpu_loads_and_the_other_way(four, tmp_path, loader)
 @pytest.mark.parametrize("world", [1, 4])
 @pytest.mark.parametrize(("saver", "loader"), CROSSWISE)
 def test_views_of_every_dtype(tmp_path, saver, loader, world):
-    found = pool(world, "cuda").run(ops.views_of_every_dtype, str(tmp_path), saver, loader)
+    found = pool(world, "cuda", shared=True).run(ops.views_of_every_dtype, str(tmp_path), saver, loader)
     all_there(found, len(ops.DTYPES) * len(ops.VIEWS), vacuous=["bool.one"])
 
 
@@ -79,7 +79,7 @@ def test_large_tensors_and_many_small_ones(four, tmp_path, saver, loader):
 @pytest.mark.parametrize("world", [1, 4])
 @pytest.mark.parametrize(("saver", "loader"), CROSSWISE)
 def test_training_goes_on_where_it_was_saved(tmp_path, saver, loader, world):
-    for found, alike in pool(world, "cuda").run(ops.resumed, str(tmp_path), saver, loader):
+    for found, alike in pool(world, "cuda", shared=True).run(ops.resumed, str(tmp_path), saver, loader):
         # The random numbers' states lie in memory of the CPU, also that of a GPU.
         assert found.devices[0] == "cpu"
         assert found.devices[1].startswith("cuda:")
@@ -91,7 +91,7 @@ def test_training_goes_on_where_it_was_saved(tmp_path, saver, loader, world):
 @pytest.mark.parametrize("world", [1, 4])
 @pytest.mark.parametrize("loader", ["ours", "stock"])
 def test_a_state_may_change_as_soon_as_its_async_save_returns(tmp_path, loader, world):
-    for twice, pinned in pool(world, "cuda").run(ops.changed_while_saved, str(tmp_path), loader):
+    for twice, pinned in pool(world, "cuda", shared=True).run(ops.changed_while_saved, str(tmp_path), loader):
         assert pinned
         for found in twice:
             assert found.devices[0] == "cpu"
