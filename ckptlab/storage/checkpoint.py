@@ -15,8 +15,10 @@ from typing import Any
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.metadata import Metadata
+from ckptlab.storage.cover import differing
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
+from ckptlab.storage.finding import named
 from ckptlab.storage.opened import Checkpoint, FileProblem, Format
 from ckptlab.storage.safetensors import (
     INDEX_FILE,
@@ -28,6 +30,7 @@ from ckptlab.storage.safetensors import (
     read_index,
 )
 from ckptlab.storage.sidecar import TAIL, belongs, read_sidecar, sidecars
+from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file, open_torch_parts
 from ckptlab.storage.where import files_at, is_url, parted
 
@@ -128,11 +131,15 @@ def open_directory(path: str, files: Files, options: Mapping[str, Any] = Mapping
 
 
 def _open_dcp(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
-    beside = _beside(files, names)
-    metadata = beside or read_metadata(
-        _whole(files, METADATA_FILE), f"{files.root.rstrip('/')}/{METADATA_FILE}"
+    told = _beside(files, names)
+    return Checkpoint(path, "dcp", told or _recorded(files), files, ours=told is not None)
+
+
+def _recorded(files: Files) -> Metadata:
+    """What `.metadata` says."""
+    return read_metadata(
+        files.read(METADATA_FILE, 0, files.size(METADATA_FILE)), f"{files.root.rstrip('/')}/{METADATA_FILE}"
     )
-    return Checkpoint(path, "dcp", metadata, files, ours=beside is not None)
 
 
 def _beside(files: Files, names: Sequence[str]) -> Metadata | None:
@@ -141,18 +148,35 @@ def _beside(files: Files, names: Sequence[str]) -> Metadata | None:
     if not there:
         return None
     size = files.size(METADATA_FILE)
-    tail = files.read(METADATA_FILE, max(0, size - TAIL), min(size, TAIL))
+    # To sum up all of it takes 3 ms for 35 MB; what is far away would have to come first.
+    known = size if files.mapped or size <= _MAPPED else TAIL
+    with files.view(METADATA_FILE, size - known) as record:
+        tail, crc = bytes(record[-TAIL:]), crc32(record) if known == size else None
     for name in (name for name in there if belongs(name, tail)):
         with files.view(name) as view:
             # Much is left in the file until it is looked at; little is better in memory.
             found = read_sidecar(view if len(view) > _MAPPED else bytes(view), name, size)
         if found is not None:
-            return found
+            told, crc_saved = found
+            if crc not in (None, crc_saved):
+                _refuse_changed(files, told, name)
+            return told
     return None
 
 
-def _whole(files: Files, name: str) -> bytes:
-    return files.read(name, 0, files.size(name))
+def _refuse_changed(files: Files, told: Metadata, beside: str) -> None:
+    """Refuse a `.metadata` that is not what its save wrote, if it now says something else."""
+    try:
+        recorded = _recorded(files)
+    except CorruptError:
+        # What its save wrote is known all the same.
+        return
+    if keys := differing(recorded, told):
+        raise CorruptError(
+            f"{files.root}/{METADATA_FILE} was changed after it was saved: of {named(keys)} it says other "
+            f"things than {beside} beside it. If that was meant, remove {beside}; if not, it is damaged",
+            keys,
+        )
 
 
 def _check_together(path: str, names: Sequence[str]) -> None:

@@ -214,10 +214,14 @@ class Examination:
             yield Finding("damage", "metadata", detail, remedy, METADATA_FILE, keys)
         if beside in self.files.names():
             told = self.files.read(beside, 0, self.files.size(beside))
-            if read_sidecar(told, beside, len(data)) is None:
+            known = read_sidecar(told, beside, len(data))
+            if known is None:
                 detail = f"{beside} is damaged, or not of this {METADATA_FILE}: no layout is known"
                 remedy = "Nothing else is lost; without it, opening takes longer."
                 yield Finding("doubt", "metadata", detail, remedy, beside)
+            elif known[1] != crc32(data) and not keys:
+                detail = f"{METADATA_FILE} was changed after it was saved, though it says the same"
+                yield Finding("doubt", "metadata", detail, "Load it and save it again.", METADATA_FILE)
 
     def _times(self) -> dict[str, float]:
         """When each file was last written, where that is known."""

@@ -56,8 +56,8 @@ def _id(name: str) -> str:
     return name.removeprefix(SIDECAR_PREFIX).removesuffix(_SUFFIX)
 
 
-def write_sidecar(metadata: Metadata, record: int) -> bytes:
-    """All of `metadata`, whose `.metadata` has `record` bytes.
+def write_sidecar(metadata: Metadata, record: bytes) -> bytes:
+    """All of `metadata`, whose `.metadata` is `record`.
 
     A header in JSON, then each column, at a multiple of 8 bytes.
     """
@@ -76,7 +76,7 @@ def write_sidecar(metadata: Metadata, record: int) -> bytes:
     arrays = {name: np.asarray(column, _COLUMNS[name]) for name, column in columns.items()}
     head = {
         "save_id": metadata.save_id,
-        "record": record,
+        "record": [len(record), crc32(record)],
         "names": names,
         "kinds": list(kinds),
         "layouts": [_layout_record(layout) for layout in layouts],
@@ -92,10 +92,11 @@ def write_sidecar(metadata: Metadata, record: int) -> bytes:
     return _HEAD.pack(_MAGIC, len(header), crc32(body)) + body
 
 
-def read_sidecar(data: memoryview | bytes, name: str, record: int) -> Metadata | None:
-    """What the file `name` says, if it is sound and of the save whose `.metadata` has `record` bytes.
+def read_sidecar(data: memoryview | bytes, name: str, size: int) -> tuple[Metadata, int] | None:
+    """What the file `name` says, if it is sound and of the save whose `.metadata` has `size` bytes.
 
-    Columns are views of `data` where the machine's byte order allows. Every claim is checked.
+    And the crc of that `.metadata` as it was saved, which tells whether somebody changed it since. Columns
+    are views of `data` where the machine's byte order allows. Every claim is checked.
     """
     try:
         magic, length, crc = _HEAD.unpack_from(data)
@@ -103,9 +104,10 @@ def read_sidecar(data: memoryview | bytes, name: str, record: int) -> Metadata |
         if magic != _MAGIC or crc32(body) != crc:
             return None
         head = json.loads(bytes(body[:length]))
-        if head["save_id"] != _id(name) or head["record"] != record:
+        recorded, crc_recorded = map(int, head["record"])
+        if head["save_id"] != _id(name) or recorded != size:
             return None
-        return _metadata(head, _arrays(body, length, head["lengths"]))
+        return _metadata(head, _arrays(body, length, head["lengths"])), crc_recorded
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, struct.error):
         return None
     except CheckpointError:

@@ -49,7 +49,7 @@ def test_recorded_layouts(saved):
     layout = Layout.parse("replicate=2,shard=2", "Replicate, Shard(0)")
     plain = open_checkpoint(saved).metadata
     beside = saved / sidecar_file(plain.save_id)
-    record = (saved / ".metadata").stat().st_size
+    record = (saved / ".metadata").read_bytes()
     beside.write_bytes(write_sidecar(replace(plain, layouts={"model.w": layout}), record))
     checkpoint = open_checkpoint(saved)
     assert checkpoint.metadata.layouts == {"model.w": layout}

@@ -131,7 +131,7 @@ def test_the_file_beside_the_metadata(tmp_path):
     recorded = open_checkpoint(tmp_path).metadata
     swapped = dict(zip(recorded.objects, reversed(recorded.objects.values()), strict=True))
     other = dataclasses.replace(recorded, objects=swapped)
-    beside.write_bytes(write_sidecar(other, (tmp_path / ".metadata").stat().st_size))
+    beside.write_bytes(write_sidecar(other, (tmp_path / ".metadata").read_bytes()))
     [finding] = audit(tmp_path).findings
     assert (finding.severity, finding.what) == ("damage", "metadata")
     assert set(finding.keys) == {"step", "history"}

@@ -5,20 +5,25 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plan_cases import layouts, tensors
 
+import ckptlab
 from ckptlab import open_checkpoint
+from ckptlab.errors import CorruptError
 from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.metadata import Extent, Tensor
 from ckptlab.plan.metadata_of import metadata_of
+from ckptlab.storage.audit import audit
 from ckptlab.storage.sidecar import belongs, read_sidecar, sidecar_file, sidecars, write_sidecar
 from ckptlab.storage.template import crc32
 
 HSDP = Layout(Mesh((2, 2), ("replicate", "shard")), (Replicate(), Shard(0)))
 TP = Layout(Mesh((2, 3), ranks=(9, 8, 7, 1, 2, 3)), (StridedShard(0, split_factor=3), Shard(0)))
 NAME = sidecar_file("an-id-of-a-save")
+RECORD = b"a .metadata"
 
 
 def sample(some=None, layout=HSDP):
@@ -46,7 +51,9 @@ def assert_same(found, wanted):
 
 def test_all_comes_back():
     wanted = replace(sample(), layouts={"a": TP, "d": HSDP})
-    assert_same(read_sidecar(write_sidecar(wanted, 1234), NAME, 1234), wanted)
+    found, crc = read_sidecar(write_sidecar(wanted, RECORD), NAME, len(RECORD))
+    assert_same(found, wanted)
+    assert crc == crc32(RECORD)
 
 
 @settings(max_examples=100, deadline=None)
@@ -54,16 +61,16 @@ def test_all_comes_back():
 def test_any_checkpoint_comes_back(some, layout):
     wanted = sample(some, layout)
     wanted = replace(wanted, paths={**dict.fromkeys([t.fqn for t in some], ("x", 1)), "step": ("step",)})
-    assert_same(read_sidecar(write_sidecar(wanted, 1), NAME, 1), wanted)
+    assert_same(read_sidecar(write_sidecar(wanted, b"1"), NAME, 1)[0], wanted)
 
 
 def test_a_key_without_a_path_stays_without():
     wanted = replace(sample(), paths={"a": ("a",)})
-    assert read_sidecar(write_sidecar(wanted, 1), NAME, 1).paths == {"a": ("a",)}
+    assert read_sidecar(write_sidecar(wanted, b"1"), NAME, 1)[0].paths == {"a": ("a",)}
 
 
 def test_of_another_save_or_another_record_counts_as_none():
-    data = write_sidecar(sample(), 1234)
+    data = write_sidecar(sample(), bytes(1234))
     assert read_sidecar(data, sidecar_file("another-save-id"), 1234) is None
     assert read_sidecar(data, NAME, 1235) is None
     assert read_sidecar(data, NAME, 1234) is not None
@@ -78,7 +85,7 @@ def test_which_may_belong():
 
 def changed(change):
     """The sidecar with something else in its header, and a crc that says that all is well."""
-    data = write_sidecar(sample(), 1)
+    data = write_sidecar(sample(), b"1")
     length = int.from_bytes(data[8:16], "little")
     head = json.loads(data[24 : 24 + length])
     change(head)
@@ -114,6 +121,9 @@ def test_what_is_changed_to_the_same_is_read():
         lambda head: head["paths"].update(a=3),
         lambda head: head["paths"].update(a=[[]]),
         lambda head: head.pop("paths"),
+        lambda head: head.update(record=1),
+        lambda head: head.update(record=[1]),
+        lambda head: head.update(record=[1, None]),
     ],
 )
 def test_what_contradicts_itself_counts_as_none(change):
@@ -135,7 +145,7 @@ def column(wanted, name, at, value):
     ],
 )  # fmt: skip
 def test_columns_that_lie_count_as_none(name, at, value):
-    assert read_sidecar(write_sidecar(column(sample(), name, at, value), 1), NAME, 1) is None
+    assert read_sidecar(write_sidecar(column(sample(), name, at, value), b"1"), NAME, 1) is None
 
 
 @pytest.mark.parametrize("data", [b"", b"ckptlab1", b"{}", bytes(24), b"ckptlab1" + bytes(16), bytes(1000)])
@@ -146,7 +156,7 @@ def test_something_else_counts_as_none(data):
 @settings(deadline=None)
 @given(st.data())
 def test_any_cut_or_flip_counts_as_none(data):
-    whole = bytearray(write_sidecar(sample(), 1))
+    whole = bytearray(write_sidecar(sample(), b"1"))
     at = data.draw(st.integers(0, len(whole) - 1).filter(lambda i: not 20 <= i < 24))
     assert read_sidecar(bytes(whole[:at]), NAME, 1) is None
     whole[at] ^= data.draw(st.integers(1, 255))
@@ -154,19 +164,45 @@ def test_any_cut_or_flip_counts_as_none(data):
 
 
 def test_columns_are_views_of_what_was_mapped():
-    data = write_sidecar(sample(), 1)
-    found = read_sidecar(memoryview(data), NAME, 1)
+    data = write_sidecar(sample(), b"1")
+    found, _ = read_sidecar(memoryview(data), NAME, 1)
     assert np.shares_memory(found.chunks.start, np.frombuffer(data, np.uint8))
 
 
 def test_a_checkpoint_opens_the_same_with_and_without(tmp_path):
-    import torch
-
-    from ckptlab import save
-
-    save({"model": {"w": torch.ones(4, 3), "b": [torch.ones(2), {"c": 1}]}, "step": 3}, tmp_path)
+    ckptlab.save({"model": {"w": torch.ones(4, 3), "b": [torch.ones(2), {"c": 1}]}, "step": 3}, tmp_path)
     beside = tmp_path / sidecar_file(open_checkpoint(tmp_path).metadata.save_id)
     with_it = open_checkpoint(tmp_path).metadata
     beside.unlink()
     without = open_checkpoint(tmp_path).metadata
     assert_same(replace(with_it, layouts={}), without)
+
+
+def test_a_metadata_that_was_changed_is_refused_with_both_ways_out(tmp_path):
+    """Of the same size and of the same save; stock DCP would take it as it is."""
+    ckptlab.save({"model": {"w": torch.ones(4, 3), "v": torch.zeros(4, 3)}}, tmp_path)
+    beside = tmp_path / sidecar_file(open_checkpoint(tmp_path).metadata.save_id)
+    record = tmp_path / ".metadata"
+    whole = record.read_bytes()
+    changed = whole.replace(b"model.w", b"model.?").replace(b"model.v", b"model.w").replace(b"?", b"v")
+    assert len(changed) == len(whole)
+    record.write_bytes(changed)
+    with pytest.raises(CorruptError, match=r"was changed after it was saved.*remove \.ckptlab-") as caught:
+        open_checkpoint(tmp_path)
+    assert set(caught.value.problems) == {"model.v", "model.w"}
+    [finding] = audit(tmp_path).findings
+    assert (finding.severity, finding.what) == ("damage", "metadata")
+    beside.unlink()
+    assert open_checkpoint(tmp_path)["model.w"][0, 0] == 0
+
+    record.write_bytes(whole)
+    assert open_checkpoint(tmp_path)["model.w"][0, 0] == 1
+
+
+def test_a_metadata_that_is_damaged_beyond_reading_opens_by_the_file_beside_it(tmp_path):
+    ckptlab.save({"w": torch.ones(4, 3)}, tmp_path)
+    record = tmp_path / ".metadata"
+    whole = record.read_bytes()
+    record.write_bytes(b"?" + whole[1:])
+    assert open_checkpoint(tmp_path)["w"][0, 0] == 1
+    assert [finding.severity for finding in audit(tmp_path).findings] == ["damage"]
