@@ -1,4 +1,7 @@
-"""Fixtures that need a browser; they skip, with a reason, where there is no Chromium."""
+"""No test of any room depends on being quick; and the fixtures that need a browser.
+
+Those skip, with a reason, where there is no Chromium.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,6 +9,10 @@ from typing import Any
 
 import pytest
 from browser import CHROMIUM, LAUNCH, LIGHT, SETTLED, stub_page, watched
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")
