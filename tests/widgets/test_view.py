@@ -5,7 +5,7 @@ import json
 
 import pytest
 import scenes
-from browser import SETTLED, bright
+from browser import DARK, SETTLED, bright
 
 from ckptlab.explorer.scene import Scene
 from ckptlab.widgets.pack import pack
@@ -40,6 +40,43 @@ def test_nothing_is_fetched_from_elsewhere():
     assert "import " not in source
     assert "@import" not in source
     assert "http" not in source.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])
+def test_a_view_saves_itself_and_hands_the_browser_the_same(tmp_path, suffix):
+    view, sent = SceneView(scenes.hsdp()), []
+    view.save(tmp_path / f"view.{suffix}")
+    view.send = lambda said, buffers: sent.append((said, buffers))
+    view._handle_custom_msg({"save": suffix, "dark": False}, [])
+    view._handle_custom_msg({"save": "/etc/passwd"}, [])
+    assert sent == [({"saved": suffix}, [(tmp_path / f"view.{suffix}").read_bytes()])]
+
+
+@pytest.mark.browser
+def test_the_menu_asks_for_a_picture_and_gives_it_to_the_reader(shown, tmp_path):
+    page = shown(scenes.hsdp())
+    assert not page.get_by_role("button", name="save as SVG").is_visible()
+    page.get_by_label("save the picture").click()
+    page.get_by_role("button", name="save as SVG").click()
+    assert page.evaluate("asked") == [{"save": "svg", "dark": False}]
+    assert not page.get_by_role("button", name="save as SVG").is_visible()
+    with page.expect_download() as download:
+        page.evaluate(
+            "([said, bytes]) => tell(said, bytes)", [{"saved": "svg"}, base64.b64encode(b"<svg/>").decode()]
+        )
+    assert download.value.suggested_filename == "Who-holds-layers.0.mlp.weight.svg"
+    download.value.save_as(tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == b"<svg/>"
+    page.evaluate("(css) => { document.getElementById('theme').textContent = css }", DARK)
+    page.wait_for_function(
+        "getComputedStyle(document.querySelector('.ckl-view')).color === 'rgb(240, 240, 240)'"
+    )
+    page.evaluate(SETTLED)
+    page.get_by_label("save the picture").focus()
+    for key in ("Enter", "Tab", "Tab", "Enter"):
+        page.keyboard.press(key)
+    assert page.evaluate("asked.at(-1)") == {"save": "png", "dark": True}
+    assert page.evaluate("sent") == []
 
 
 @pytest.mark.browser
@@ -113,6 +150,7 @@ def test_a_page_by_itself_needs_no_kernel_and_no_network(page, tmp_path, name):
     assert 1 in bright(page, "mesh", "#view")
     assert 0 not in bright(page, "mesh", "#view")
     page.get_by_role("option", name="rank 1").first.click()
+    assert page.get_by_label("save the picture").count() == 0  # there is no Python to ask
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
