@@ -107,7 +107,7 @@ def file_scene(files: Files, file: int, low: int, high: int, fqn: str, colours: 
         if a < b:
             bars.append(_Bar(inside, inside.found.within(a, b), a, a + step, y))
             notes.append(Note(-0.1, y + 0.5, f"{a:,}", "end"))
-    title = f"{files.names[file]}"
+    title = f"The bytes of {files.names[file]}"
     whole = high - low >= max(int(files.size[file]), int(files.needed[file]))
     part = "" if whole else f" Shown: bytes {low:,} to {high:,}."
     return _drawn(files, bars, notes, title, f"{inside.caption}.{part}", colours)

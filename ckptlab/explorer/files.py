@@ -248,10 +248,10 @@ class Inside:
     @property
     def caption(self) -> str:
         """The file in one line."""
-        name, size = self.files.names[self.file], int(self.files.size[self.file])
+        size = int(self.files.size[self.file])
         held = f"{human_bytes(size)}" if size >= 0 else "not there"
         wrapped = human_bytes(int(self.wrapped.sum()))
-        return f"{name}: {held}, {count(len(self), 'extent')}; {wrapped} of wrapping round its chunks"
+        return f"{held}, {count(len(self), 'extent')}, {wrapped} of wrapping round its chunks"
 
     def said(self, i: int) -> tuple[str, str]:
         """What an extent holds: of which key, and which elements of it."""

@@ -104,6 +104,22 @@ class Keys:
         self._shut -= above
         self._seen = None
 
+    def unfold(self, most: int) -> None:
+        """Unfold branch after branch, the highest first, as long as no more than `most` lines are seen."""
+        tree = self.tree
+        below = np.bincount(tree.parent[tree.parent >= 0], minlength=len(tree))
+        free = most - int((tree.depth == 0).sum())
+        for line in sorted(
+            np.flatnonzero(tree.has_below).tolist(), key=lambda line: (tree.depth[line], line)
+        ):
+            up = int(tree.parent[line])
+            if free < below[line]:
+                break
+            if up < 0 or tree.paths[up] in self._open:
+                self._open.add(tree.paths[line])
+                free -= int(below[line])
+        self._seen = None
+
     def fold(self, at: int) -> None:
         """Fold or unfold what is below the visible line `at`."""
         seen = self._view

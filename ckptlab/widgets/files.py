@@ -93,7 +93,7 @@ class FilesPanel(ui.VBox):
         else:
             self._inside.fqn = session.fqn
             self._drawn = file_scene(self.files, file, *self._part, session.fqn, session.colours)
-            said = f"{self.files.names[file]}: {self.files.stands[file]}"
+            said = f"file {self.files.chosen + 1:,} of {len(self.files):,}: {self.files.stands[file]}"
         self.view.scene = self._drawn.scene
         self.table.refresh(show=True)
         self.where.value = f"<span style='{PLAIN}'>{escape(said)}</span>"
@@ -126,6 +126,8 @@ class FilesPanel(ui.VBox):
         if not picked:
             return
         drawn, mark = self._drawn, int(picked["mark"])
+        # To press here is to look closer; it is no wish to keep a rank lit.
+        self.view.rank = -1
         file, tensor = int(drawn.file[mark]), int(drawn.tensor[mark])
         if file != self.session.file:
             self.session.change(file=file)

@@ -28,6 +28,8 @@ class KeysPanel(ui.VBox):
     def __init__(self, session: Session, checkpoint: Checkpoint, most: int = 16) -> None:
         self.session, self.objects = session, Objects(checkpoint)
         self.tree = Keys(session.metadata, self.objects)
+        high = min(most, max(3, len(self.tree.tree)))
+        self.tree.unfold(high)
         if session.fqn:
             self.tree.choose(session.fqn)
         answers = Answers(
@@ -38,7 +40,6 @@ class KeysPanel(ui.VBox):
             switch=lambda beside: self._after(self.tree.group, beside, show=True),
         )
         switch = _BESIDE if self.tree.keeps_state else ""
-        high = min(most, max(3, len(self.tree.tree)))
         self.view = TableView(self.tree, "keys", answers, _SEARCH, switch, high)
         self.view.refresh(show=True)
         self._deaf = session.listen(self._hear)

@@ -55,6 +55,15 @@ def test_bars_are_beside_the_largest_sibling(keys):
     assert share["model.layers.0.wq.weight"] == 1.0
 
 
+def test_as_much_is_unfolded_as_there_is_room_for(keys):
+    keys.unfold(3)
+    assert len(keys) == 2
+    keys.unfold(4)
+    assert seen(keys) == ["model  (4 keys)", "embed.weight", "layers  (3 keys)", "optimizer.step"]
+    keys.unfold(100)
+    assert len(keys) == 8
+
+
 def test_branches_fold_one_by_one_and_all_at_once(keys):
     assert seen(keys) == ["model  (4 keys)", "optimizer.step"]
     keys.fold(0)

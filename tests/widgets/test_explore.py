@@ -92,11 +92,11 @@ def test_what_is_chosen_elsewhere_is_unfolded_among_the_keys(explorer):
     assert page["lines"][page["show"]][-1] == "model.layers.2.w"
 
 
-def test_pressing_a_branch_only_unfolds_it(explorer):
+def test_pressing_a_branch_only_folds_it(explorer):
     scene = explorer.tensor_panel.view.scene
     before = keys(explorer)
     press(explorer, "model.layers.1")
-    assert len(keys(explorer)) == len(before) + 2
+    assert len(keys(explorer)) == len(before) - 2
     press(explorer, "model.layers.1")
     assert keys(explorer) == before
     assert explorer.tensor_panel.view.scene is scene

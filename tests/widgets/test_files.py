@@ -34,8 +34,8 @@ def test_a_bar_that_is_pressed_is_looked_into_and_left_again(panel):
     press(panel, "small [0:3]")
     assert (panel.session.file, panel.session.fqn) == (0, "small")
     assert (panel.table.name, panel.whole.disabled) == ("extents", False)
-    assert panel.view.scene.panels[0].title == "__0_0.distcp"
-    assert "__0_0.distcp: whole" in panel.where.value
+    assert panel.view.scene.panels[0].title == "The bytes of __0_0.distcp"
+    assert "file 1 of 3: whole" in panel.where.value
     press(panel, "big [0:300, 0:20]")
     assert panel.session.fqn == "big"
     assert panel.table.page["lines"][panel.table.page["show"]][0][2] == "big"
