@@ -1,4 +1,4 @@
-"""Pictures of values: a histogram as bars on a ground line, and the tensors that a scan found as lines.
+"""The picture of values: a histogram, its bars side by side on one line.
 
 Plain data: no torch and no drawing.
 """
@@ -6,17 +6,18 @@ Plain data: no torch and no drawing.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
-from ckptlab.explorer.scan import Odd
-from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel, Scene, Tree, count, marks, words
+from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Marks, Note, Panel, Scene, count, words
 from ckptlab.explorer.ticks import ticks
 from ckptlab.explorer.values import Values
 from ckptlab.metadata import human_shape
 
 HIGH, WIDE = 10.0, 30.0
+
+_FEW = 12
+"""Bins that are needed to fill the room."""
 
 
 def values_scene(values: Values, log: bool = False) -> Scene:
@@ -29,12 +30,12 @@ def histogram_panel(values: Values, log: bool = False, name: str = "histogram") 
     n = len(values.bins)
     heights = np.log1p(values.bins) if log else values.bins.astype(np.float64)
     heights = HIGH * heights / max(1e-300, float(heights.max(initial=0.0)))
-    step = WIDE / max(1, n)
+    left, step = _across(n)
     # What is there is seen, however little it is of all.
     heights[values.bins > 0] = np.maximum(heights[values.bins > 0], HIGH / 150)
     there = np.flatnonzero(values.bins)
     box = np.zeros((len(there), 4), np.float32)
-    box[:, 0], box[:, 1] = there * step, HIGH - heights[there]
+    box[:, 0], box[:, 1] = left + there * step, HIGH - heights[there]
     box[:, 2], box[:, 3] = step, heights[there]
     drawn = Marks(
         box,
@@ -71,47 +72,34 @@ def _caption(values: Values, log: bool) -> str:
     return f"{values.dtype}, {human_shape(values.shape)}; {count(values.finite, 'finite element')} by {high}."
 
 
+def _across(n: int) -> tuple[float, float]:
+    """Where n bars begin, and how wide each is: few do not fill the room."""
+    step = WIDE / max(n, _FEW)
+    return (WIDE - n * step) / 2, step
+
+
 def _notes(values: Values, n: int, log: bool) -> tuple[Note, ...]:
     """Values below the bars, counts beside them."""
     if not n:
         return ()
     low, high = float(values.edges[0]), float(values.edges[-1])
+    left, step = _across(n)
     # In halves, since the whole span may be beyond a float.
     wide = high / 2 - low / 2 or 1.0
-    places = [(WIDE * (tick / 2 - low / 2) / wide, tick) for tick in ticks(low, high)]
+    places = [(left + n * step * (tick / 2 - low / 2) / wide, tick) for tick in ticks(low, high)]
     if n == 1:
         places = [(WIDE / 2, float(values.low or 0.0))]
     below = [Note(x, HIGH + 0.3, _edge(tick)) for x, tick in places]
     most = int(values.bins.max())
-    beside = [(0.5, round(math.expm1(math.log1p(most) / 2)) if log else most / 2), (1.0, most)]
-    sides = [Note(-0.3, HIGH * (1 - level), f"{many:,.12g}", "end") for level, many in beside]
-    return (*below, *sides)
+    levels = [10**i for i in range(len(str(most)))] if log else [int(t) for t in ticks(0, most) if t % 1 == 0]
+    heights = [math.log1p(level) / math.log1p(most) if log else level / most for level in levels]
+    beside = [
+        Note(-0.3, HIGH * (1 - high), f"{level:,}", "end")
+        for level, high in zip(levels, heights, strict=True)
+        if level
+    ]
+    return (*below, *beside)
 
 
 def _edge(value: float) -> str:
     return f"{float(value):.6g}"
-
-
-def odd_panel(found: Sequence[Odd], chosen: str = "") -> Panel:
-    """A line for each tensor that holds what is no number; `chosen` is the fqn to mark."""
-    n = len(found)
-    facts = (
-        words("dtype", [odd.dtype for odd in found]),
-        words("shape", [human_shape(odd.shape) for odd in found]),
-        Fact("NaN", "count", np.array([odd.nan for odd in found], np.int64)),
-        Fact("Inf", "count", np.array([odd.inf for odd in found], np.int64)),
-        words("first NaN", [_index(odd.first_nan) for odd in found]),
-        words("first Inf", [_index(odd.first_inf) for odd in found]),
-        words("trouble", [odd.trouble for odd in found]),
-    )
-    # A column that says nothing is left out.
-    telling = [fact for fact in facts if fact.kind != "word" or any(fact.words)]
-    lines, names = [(0.0, float(i), 1.0, 1.0) for i in range(n)], [odd.fqn for odd in found]
-    drawn = marks(lines, [NEUTRAL] * n, [0] * n, [()] * n, names, telling)
-    place = next((i for i, odd in enumerate(found) if odd.fqn == chosen), -1)
-    tree = Tree(np.zeros(n, np.int16), np.zeros(n, np.uint8), place)
-    return Panel("odd", "rows", "Tensors with NaN or Inf", "", 1, max(1, n), drawn, tree=tree)
-
-
-def _index(index: tuple[int, ...] | None) -> str:
-    return "" if index is None else f"[{', '.join(map(str, index))}]"

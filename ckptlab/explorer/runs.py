@@ -5,18 +5,14 @@ Plain data: no torch, no drawing, no processes.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from ckptlab.errors import CancelledError, CheckpointError, LayoutError
+from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.explorer.failure import Failed, failed
-from ckptlab.explorer.scene import NEUTRAL, Fact, Panel, Tree, marks, words
+from ckptlab.explorer.table import Column, Line
 from ckptlab.explorer.timeline import Lane, Timeline
 from ckptlab.explorer.traffic import Ran, verdict
-from ckptlab.layout import Mesh
 from ckptlab.metadata import Metadata, human_bytes
 from ckptlab.plan.forecast import Forecast
 
@@ -77,38 +73,52 @@ def broke_off(asked: Asked, told: Timeline, error: CheckpointError, metadata: Me
     return Run(asked, told.seconds, short, failure.title, False, told.ran, told.lanes, failure)
 
 
-def runs_panel(runs: Sequence[Run], chosen: int = -1) -> Panel:
-    """A line a run, the latest first; `chosen` is the line that is shown."""
-    n = len(runs)
-    facts = (
-        words("ranks", [f"{len(run.ran)} on {run.asked.place}" for run in runs]),
-        Fact("read", "bytes", np.array([run.nbytes for run in runs], np.int64)),
-        Fact("foretold", "bytes", np.array([run.asked.foretold.total for run in runs], np.int64)),
-        words("peak memory", [human_bytes(run.peak) if run.peak >= 0 else "" for run in runs]),
-        words("seconds", [f"{run.seconds:.2f}" for run in runs]),
-        words("verdict", [run.verdict for run in runs]),
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """A table of runs, the latest first; line `chosen` is the run that is shown."""
+
+    runs: Sequence[Run]
+    chosen: int = -1
+
+    columns = (
+        Column("run", wide=2.0, least=130),
+        Column("verdict", wide=1.2, least=80),
+        Column("seconds", number=True, least=60),
+        Column("read", number=True, least=70),
+        Column("ranks", wide=1.2, least=110),
+        Column("memory", number=True, least=70),
+        Column("foretold", number=True, least=70),
     )
-    drawn = marks(
-        [(0, i, 1, 1) for i in range(n)],
-        [NEUTRAL] * n,
-        [0] * n,
-        [()] * n,
-        [f"{run.asked.number}. {run.asked.target}" for run in runs],
-        facts,
+
+    @property
+    def caption(self) -> str:
+        """What is below the table."""
+        return "Memory: the most that a rank took above its target's own." if self.runs else ""
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def lines(self, first: int, count: int) -> list[Line]:
+        """At most `count` lines from `first` on."""
+        shown = range(first, min(first + count, len(self.runs)))
+        return [Line(_cells(self.runs[i]), chosen=i == self.chosen, hint=self.runs[i].said) for i in shown]
+
+    def records(self) -> Iterator[Sequence[object]]:
+        """All of it for programs; bytes and seconds as numbers."""
+        yield ("run", "target", "place", "ranks", "seconds", "read", "foretold", "memory", "verdict")
+        for run in self.runs:
+            asked, memory = run.asked, run.peak if run.peak >= 0 else ""
+            place = (asked.number, asked.target, asked.place, len(run.ran))
+            yield (*place, run.seconds, run.nbytes, asked.foretold.total, memory, run.verdict)
+
+
+def _cells(run: Run) -> tuple[str, ...]:
+    return (
+        f"{run.asked.number}. {run.asked.target}",
+        run.verdict,
+        f"{run.seconds:.2f}",
+        human_bytes(run.nbytes),
+        f"{len(run.ran)} on {run.asked.place}",
+        human_bytes(run.peak) if run.peak >= 0 else "",
+        human_bytes(run.asked.foretold.total),
     )
-    tree = Tree(np.zeros(n, np.int16), np.zeros(n, np.uint8), chosen)
-    return Panel("runs", "rows", "", "", 1, max(1, n), drawn, tree=tree)
-
-
-def resized(mesh: Mesh, world: int) -> str:
-    """A mesh of the same axes for `world` ranks, as it is typed: the last axis grows or shrinks.
-
-    Raises `LayoutError` if the other axes do not divide them.
-    """
-    *others, _ = mesh.shape
-    rest = math.prod(others)
-    if world < 1 or world % rest:
-        axes = " x ".join(f"{axis}={n}" for axis, n in zip(mesh.axes, others, strict=False))
-        raise LayoutError(f"{world} ranks are no multiple of {rest}, which {axes} takes", [world])
-    shape = (*others, world // rest)
-    return ", ".join(f"{axis}={n}" for axis, n in zip(mesh.axes, shape, strict=True))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ckptlab.events import Event, Phase
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED, Key, Mark, Note, Panel, collect
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, Key, Mark, Note, Panel, collect
 from ckptlab.explorer.ticks import ticks
 from ckptlab.explorer.traffic import Ran
 from ckptlab.metadata import human_bytes
@@ -20,7 +20,7 @@ from ckptlab.metadata import human_bytes
 WIDE, ROW, THICK = 8.0, 1.0, 0.56
 
 _STYLES: dict[Phase, int] = {"read": FILLED, "copy": FILLED, "verify": HATCHED}
-"""How a phase is drawn; any other is outlined."""
+"""How a phase is drawn, in its rank's colour; any other is neutral."""
 
 _NAMES: dict[Phase, str] = {
     "start": "make the target",
@@ -33,7 +33,7 @@ _NAMES: dict[Phase, str] = {
 KEYS = (
     Key("filled: read", 0, FILLED),
     Key("hatched: compare", 0, HATCHED),
-    Key("outlined: all else", 0, OUTLINED),
+    Key("grey: all else", NEUTRAL, FILLED),
 )
 """The legend of the timeline."""
 
@@ -145,9 +145,9 @@ def timeline_panel(lanes: Sequence[Lane], name: str = "timeline") -> Panel:
                 Mark(
                     (x, top, wide, THICK),
                     (lane.rank,),
-                    lane.rank,
-                    _STYLES.get(span.phase, OUTLINED),
-                    span.phase,
+                    lane.rank if span.phase in _STYLES else NEUTRAL,
+                    _STYLES.get(span.phase, FILLED),
+                    "target" if span.phase == "start" else span.phase,
                     _facts(lane, span),
                 )
             )

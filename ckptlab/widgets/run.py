@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,18 +18,20 @@ import ipywidgets as ui
 
 from ckptlab.errors import CheckpointError
 from ckptlab.events import Event
-from ckptlab.explorer.runs import Asked, Run, broke_off, came_out, resized, runs_panel
+from ckptlab.explorer.runs import Asked, Run, Runs, broke_off, came_out
 from ckptlab.explorer.scene import Scene, count
 from ckptlab.explorer.scenes import traffic_scene
 from ckptlab.explorer.session import Session
 from ckptlab.explorer.timeline import KEYS, Lane, Timeline, timeline_panel
 from ckptlab.explorer.traffic import Ran
+from ckptlab.explorer.whatif import mesh_of, resized
 from ckptlab.live import LocalRanks, places
 from ckptlab.plan.forecast import Forecast
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import is_url
 from ckptlab.widgets.failure import failure_card
 from ckptlab.widgets.panels import SECTION, card, fade, heading, said
+from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
 
 _REDRAW = 0.1
@@ -54,9 +57,10 @@ class RunPanel(ui.VBox):
         self.runs: list[Run] = []
         self._controls(deadline)
         self.status = ui.HTML()
+        link = link or uuid.uuid4().hex
         self.view = SceneView(hint="", link=link)
         self.when = SceneView(hint="", link=link)
-        self.table = SceneView(hint="")
+        self.table = TableView(Runs(self.runs), "runs", Answers(press=self._again), most=_KEPT)
         self._bars = ui.VBox([self.view, self.when])
         self._past = ui.VBox([heading("Runs", "Press one to see it again."), self.table])
         super().__init__([*self._top(), self.status, self._bars, self._past], layout=ui.Layout(**SECTION))
@@ -111,7 +115,6 @@ class RunPanel(ui.VBox):
         self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
         self.kill.on_click(lambda _: self._kill())
         self.world.observe(lambda change: self._resize(change.new), "value")
-        self.table.observe(lambda change: self._again(change.new), "picked")
 
     def _heard(self, changed: frozenset[str]) -> None:
         if changed & {"mesh", "placements", "rules"}:
@@ -129,7 +132,7 @@ class RunPanel(ui.VBox):
     def foretell(self) -> None:
         """Draw the forecast of the session's target, as nothing has run on it yet."""
         self._draw(self._session.foretold)
-        world = self._session.layout.mesh.size
+        world = self._world
         self._following = True
         self.world.value = world
         self._following = False
@@ -157,7 +160,8 @@ class RunPanel(ui.VBox):
         if self._following:
             return
         try:
-            self._session.change(mesh=resized(self._session.layout.mesh, world))
+            mesh, placements = resized(self._session.mesh, self._session.placements, world)
+            self._session.change(mesh=mesh, placements=placements)
         except CheckpointError as error:
             self.status.value = card(error)
 
@@ -179,12 +183,13 @@ class RunPanel(ui.VBox):
         """Show one of the runs so far."""
         run = self.runs[line]
         self._draw(run.asked.foretold, run.ran, run.lanes)
-        self.table.scene = Scene("", (runs_panel(self.runs, line),), (), "")
+        self.table.table = Runs(self.runs, line)
+        self.table.refresh()
         self.status.value = failure_card(run.failure) if run.failure else said(run.said, run.good)
 
-    def _again(self, picked: dict[str, Any]) -> None:
-        if picked and not self._busy:
-            self._show(int(picked["mark"]))
+    def _again(self, line: int) -> None:
+        if not self._busy:
+            self._show(line)
 
     # ---- ranks
 
@@ -200,6 +205,10 @@ class RunPanel(ui.VBox):
         self.close_ranks()
         super().close()
 
+    @property
+    def _world(self) -> int:
+        return mesh_of(self._session.target).size
+
     def warm(self) -> None:
         """Begin to start the ranks that the target needs, so that Run finds them up."""
         # What is wrong with the target is said when Run is pressed.
@@ -207,7 +216,7 @@ class RunPanel(ui.VBox):
             self._fitting_ranks().start()
 
     def _fitting_ranks(self) -> LocalRanks:
-        world, place = self._session.layout.mesh.size, self.device.value
+        world, place = self._world, self.device.value
         now = self._ranks
         if now is None or (now.world, now.device, now.backend) != (world, place.device, place.backend):
             self.close_ranks()
@@ -255,19 +264,20 @@ class RunPanel(ui.VBox):
     def _load(self) -> None:
         from ckptlab.live.ops import reshard
 
-        session, layout = self._session, self._session.layout
+        session, chosen = self._session, self._session.target
         number = 1 + max((run.asked.number for run in self.runs), default=0)
-        target = f"{session.mesh}: {session.placements}"
+        rules = "".join(f"; {pattern}: {own}" for pattern, own in session.rules)
+        target = f"{session.mesh}: {session.placements}{rules}"
         asked = Asked(number, target, str(self.device.value), session.foretold)
-        timeline = Timeline(layout.mesh.size)
-        self.status.value = said(f"Starting {count(layout.mesh.size, 'rank')} ...")
+        timeline = Timeline(self._world)
+        self.status.value = said(f"Starting {count(self._world, 'rank')} ...")
         ranks = self._fitting_ranks()
 
         def heard(rank: int, what: object) -> None:
             if isinstance(what, Event):
                 timeline.hear(what)
 
-        op = (reshard, self._path, layout, self.checked.value)
+        op = (reshard, self._path, chosen, self.checked.value)
         try:
             with self._drawn_live(timeline, asked.foretold):
                 outcomes = ranks.run(*op, deadline=self.limit.value, progress=heard)

@@ -15,14 +15,15 @@ import ipywidgets as ui
 
 from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.events import Event
-from ckptlab.explorer.histogram import odd_panel, values_scene
-from ckptlab.explorer.scan import Odd, scan
-from ckptlab.explorer.scene import Scene, count
+from ckptlab.explorer.histogram import values_scene
+from ckptlab.explorer.scan import Found, Odd, scan
+from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import Session
 from ckptlab.explorer.values import Values, values_of
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, heading, said
+from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
 
 AT_ONCE = 8 << 20
@@ -47,7 +48,7 @@ class Work:
     def row(self) -> ui.Widget:
         """The button, Cancel and the bar."""
         wrap = ui.Layout(flex_flow="row wrap", align_items="center")
-        return ui.HBox([self.button, self.stop, self.bar], layout=wrap)
+        return ui.HBox([ui.HBox([self.button, self.stop]), self.bar], layout=wrap)
 
     @property
     def busy(self) -> bool:
@@ -110,20 +111,20 @@ class ValuesPanel(ui.VBox):
             value=False, description="log counts", indent=False, layout=ui.Layout(width="auto")
         )
         self.numbers = ui.HTML()
-        self.view = SceneView(hint="", link=link)
+        self.view = SceneView(hint="", link=link, layout=ui.Layout(width="100%"))
         self.seen: Values | None = None
-        self.table = SceneView(hint="")
         self.found: list[Odd] = []
+        self.table = TableView(Found(self.found), "nan", Answers(press=self._press))
         self._following = False
         super().__init__(self._sections(), layout=ui.Layout(**SECTION))
         self._wire()
-        self._list()
         self._chosen()
 
     def _sections(self) -> list[ui.Widget]:
         wrap = {"flex_flow": "row wrap", "grid_gap": "4px 14px", "align_items": "center"}
+        room = {"flex": "1 1 420px", "min_width": "240px", "max_width": "660px"}
         shown = ui.HBox(
-            [ui.Box([self.view], layout=ui.Layout(flex="1 1 420px", min_width="240px")), self.numbers],
+            [ui.Box([self.view], layout=ui.Layout(**room)), self.numbers],
             layout=ui.Layout(**{**wrap, "align_items": "flex-start", "grid_gap": "8px 24px"}),
         )
         self._shown = shown
@@ -144,7 +145,6 @@ class ValuesPanel(ui.VBox):
         self.part.observe(lambda _: None if self._following else self._look(), "value")
         self.by_log.observe(lambda _: self._draw(), "value")
         self.scan.button.on_click(lambda _: self._scan())
-        self.table.observe(lambda change: self._press(change.new), "picked")
 
     # ---- a tensor
 
@@ -153,6 +153,7 @@ class ValuesPanel(ui.VBox):
         self.look.cancel()
         self.seen, fqn = None, self._session.fqn
         self._shown.layout.display = "none"
+        self._list()
         self.look.button.disabled = not fqn
         if not fqn:
             self.look.status.value = said("No tensor is chosen.")
@@ -214,14 +215,12 @@ class ValuesPanel(ui.VBox):
         self.scan.begin(work)
 
     def _list(self) -> None:
-        self.table.scene = Scene(
-            "", (odd_panel(self.found, self._session.fqn),) if self.found else (), (), ""
-        )
+        self.table.table = Found(self.found, self._session.fqn)
+        self.table.refresh()
         self.table.layout.display = None if self.found else "none"
 
-    def _press(self, picked: dict[str, Any]) -> None:
-        if picked:
-            self._session.choose(self.found[int(picked["mark"])].fqn)
+    def _press(self, line: int) -> None:
+        self._session.choose(self.found[line].fqn)
 
     def close(self) -> None:
         """End what is at work, and the widgets."""

@@ -4,8 +4,7 @@ import numpy as np
 import torch
 
 from ckptlab import save
-from ckptlab.explorer.histogram import HIGH, WIDE, odd_panel, values_scene
-from ckptlab.explorer.scan import Odd
+from ckptlab.explorer.histogram import HIGH, WIDE, values_scene
 from ckptlab.explorer.values import values_of
 from ckptlab.storage import open_checkpoint
 
@@ -25,12 +24,12 @@ def test_bars_are_as_high_as_their_counts_and_stand_on_one_line(tmp_path):
     x, y, _, high = panel.marks.box.T
     np.testing.assert_allclose(high, [HIGH * 3 / 4, HIGH], rtol=1e-6)
     np.testing.assert_allclose(y + high, HIGH, rtol=1e-6)
-    np.testing.assert_allclose(x, [0, WIDE * 3 / 4], rtol=1e-6)
+    np.testing.assert_allclose(x / WIDE, [4 / 12, 7 / 12], rtol=1e-6)
     assert facts(panel, 0) == {"elements from": "0", "to": "0.25", "count": "3", "share": "42.86%"}
     assert "7 finite elements" in panel.caption
     below = [note for note in panel.notes if note.y > HIGH]
-    assert [(note.text, round(note.x / WIDE, 3)) for note in below][:2] == [("0", 0), ("0.2", 0.2)]
-    assert [note.text for note in panel.notes if note.x < 0] == ["2", "4"]
+    assert [(note.text, round(note.x / WIDE, 3)) for note in below][:2] == [("0", 0.333), ("0.2", 0.4)]
+    assert [note.text for note in panel.notes if note.x < 0] == ["1", "2", "3", "4"]
 
 
 def test_one_of_a_million_is_still_seen_and_by_logarithms_it_is_high(tmp_path):
@@ -52,14 +51,3 @@ def test_without_finite_elements_the_picture_says_so(tmp_path):
 def test_one_value_alone_is_told_below_its_bar(tmp_path):
     (panel,) = values_scene(seen(tmp_path, torch.full((3,), 7))).panels
     assert [(note.text, note.x) for note in panel.notes if note.y > HIGH] == [("7", WIDE / 2)]
-
-
-def test_a_line_for_each_odd_tensor_and_no_empty_column():
-    found = [Odd("a", "float32", (2, 3), 4, 0, (0, 1)), Odd("b", "bfloat16", (9,), 0, 1, None, (8,))]
-    panel = odd_panel(found, "b")
-    assert panel.marks.labels == ("a", "b")
-    assert panel.tree.chosen == 1
-    assert facts(panel, 0) == {
-        "dtype": "float32", "shape": "2 x 3", "NaN": "4", "Inf": "0", "first NaN": "[0, 1]", "first Inf": "",
-    }  # fmt: skip
-    assert "trouble" in facts(odd_panel([Odd("a", "float32", (2,), trouble="damaged")]), 0)

@@ -1,13 +1,12 @@
 """Runs side by side, and what each is remembered as."""
 
-import pytest
 from saved import TENSORS, hsdp_metadata
 
-from ckptlab.errors import CancelledError, LayoutError, RankError
+from ckptlab.errors import CancelledError, RankError
 from ckptlab.events import Event
-from ckptlab.explorer.runs import Asked, broke_off, came_out, resized, runs_panel
+from ckptlab.explorer.runs import Asked, Runs, broke_off, came_out
 from ckptlab.explorer.timeline import Timeline
-from ckptlab.layout import Layout, Mesh
+from ckptlab.layout import Layout
 from ckptlab.plan.forecast import forecast
 from ckptlab.plan.holding import holdings
 
@@ -48,22 +47,17 @@ def test_other_ends_are_not_good():
 
 
 def test_the_latest_stands_first_and_the_shown_one_is_marked():
-    runs = [
-        broke_off(asked(2), told(0.5, False), CancelledError("x"), METADATA),
-        came_out(asked(1), told(), 7, []),
-    ]
-    panel = runs_panel(runs, 1)
-    assert panel.marks.labels == ("2. shard=2: Shard(0)", "1. shard=2: Shard(0)")
-    assert panel.tree.chosen == 1
-    lines = [{fact.label: fact.show(i) for fact in panel.marks.facts} for i in range(2)]
-    assert [line["verdict"] for line in lines] == ["cancelled", "equal"]
-    assert [line["peak memory"] for line in lines] == ["", "1.95 KiB"]
-    assert lines[0]["ranks"] == "2 on CPU (gloo)"
-    assert lines[1]["read"] == lines[1]["foretold"]
-
-
-def test_another_number_of_ranks_resizes_the_last_axis():
-    assert resized(Mesh.parse("shard=4"), 7) == "shard=7"
-    assert resized(Mesh.parse("replicate=2, shard=2"), 8) == "replicate=2, shard=4"
-    with pytest.raises(LayoutError, match=r"7 ranks are no multiple of 2, which replicate=2 takes"):
-        resized(Mesh.parse("replicate=2, shard=2"), 7)
+    cancelled = broke_off(asked(2), told(0.5, False), CancelledError("x"), METADATA)
+    table = Runs([cancelled, came_out(asked(1), told(), 7, [])], 1)
+    lines = table.lines(0, 9)
+    labels = [column.label for column in table.columns]
+    first, second = (dict(zip(labels, line.cells, strict=True)) for line in lines)
+    assert first["run"] == "2. shard=2: Shard(0)"
+    assert [line.chosen for line in lines] == [False, True]
+    assert (first["verdict"], second["verdict"]) == ("cancelled", "equal")
+    assert (first["memory"], second["memory"]) == ("", "1.95 KiB")
+    assert first["ranks"] == "2 on CPU (gloo)"
+    assert second["read"] == second["foretold"]
+    total = FORETOLD.total
+    place = (1, "shard=2: Shard(0)", "CPU (gloo)", 2)
+    assert list(table.records())[2] == (*place, 1.5, total, total, 2000, "equal")

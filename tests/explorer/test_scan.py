@@ -8,7 +8,7 @@ from ranks_fixture import pool
 
 from ckptlab import save
 from ckptlab.errors import CancelledError
-from ckptlab.explorer.scan import Odd, scan
+from ckptlab.explorer.scan import Found, Odd, scan
 from ckptlab.storage import open_checkpoint
 
 FLOATS = [d for d in (getattr(torch, name) for name in DTYPES) if d.is_floating_point or d.is_complex]
@@ -71,3 +71,15 @@ def test_progress_counts_the_floats_and_can_end_the_scan(tmp_path):
 
     with pytest.raises(CancelledError, match="enough"):
         list(scan(checkpoint, enough))
+
+
+def test_a_line_for_each_tensor_with_its_places():
+    odds = [Odd("a", "float32", (2, 3), 4, 0, (0, 1)), Odd("b", "bfloat16", (9,), trouble="damaged")]
+    table = Found(odds, "b")
+    lines = table.lines(0, 9)
+    assert lines[0].cells == ("a", "4", "0", "[0, 1]", "", "float32", "2 x 3")
+    assert lines[1].cells[:3] == ("b", "unreadable", "")
+    assert [line.chosen for line in lines] == [False, True]
+    assert (table.chosen, len(table), table.caption) == (1, 2, "b: damaged")
+    assert list(table.records())[1] == ("a", "float32", "2 x 3", 4, 0, "[0, 1]", "", "")
+    assert len(table.lines(0, 1)[0].cells) == len(table.columns)

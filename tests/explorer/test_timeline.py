@@ -3,7 +3,7 @@
 import numpy as np
 
 from ckptlab.events import Event
-from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
+from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL
 from ckptlab.explorer.timeline import WIDE, Span, Timeline, timeline_panel
 
 TOLD = [
@@ -55,8 +55,9 @@ def test_the_picture_is_true_to_scale_and_tells_phases_by_style_and_word():
     marks = panel.marks
     np.testing.assert_allclose(marks.box[:, 0] / WIDE, [0, 0.1, 0.4, 0.8], atol=1e-6)
     np.testing.assert_allclose(marks.box[:, 2] / WIDE, [0.1, 0.1, 0.2, 0.2], atol=1e-6)
-    assert marks.style.tolist() == [OUTLINED, OUTLINED, FILLED, HATCHED]
-    assert marks.labels == ("start", "metadata", "read", "verify")
+    assert marks.style.tolist() == [FILLED, FILLED, FILLED, HATCHED]
+    assert marks.colour.tolist() == [NEUTRAL, NEUTRAL, 0, 0]
+    assert marks.labels == ("target", "metadata", "read", "verify")
     assert marks.ranks_of(2) == (0,)
     shown = {fact.label: fact.show(2) for fact in marks.facts}
     assert shown["phase"] == "read into the target"

@@ -10,6 +10,7 @@ import widget_ops
 import ckptlab.live.ops
 import ckptlab.widgets.run
 from ckptlab.explorer.scene import FILLED, OUTLINED
+from ckptlab.explorer.whatif import mesh_of
 from ckptlab.live import Place, places
 from ckptlab.widgets.run import run_view
 
@@ -234,28 +235,42 @@ def test_runs_stand_side_by_side_and_each_can_be_seen_again(panel):
     panel._session.change(mesh="tp=4", placements="Shard(1)")
     panel.run.click()
     ended(panel)
-    labels = panel.table.scene.panels[0].marks.labels
+    labels = tuple(line.cells[0] for line in panel.table.table.lines(0, 2))
     number = panel.runs[0].asked.number
-    assert labels[:2] == (f"{number}. tp=4: Shard(1)", f"{number - 1}. shard=2: Shard(0)")
+    assert labels == (f"{number}. tp=4: Shard(1)", f"{number - 1}. shard=2: Shard(0)")
     assert panel.view.scene.text.count(", equal, ") == 4
-    panel.table.picked = {"panel": "runs", "mark": 1}
+    panel.table.hear({"press": 1})
     assert panel.view.scene.text.count(", equal, ") == 2
     assert "foretold = read" in panel.status.value
-    assert panel.table.scene.panels[0].tree.chosen == 1
+    assert panel.table.table.chosen == 1
     assert [lane.rank for lane in panel.runs[1].lanes] == [0, 1]
     assert all([s.phase for s in lane.spans][-2:] == ["commit", "verify"] for lane in panel.runs[1].lanes)
     assert all(lane.peak > 0 for lane in panel.runs[1].lanes)
 
 
 def test_the_number_of_ranks_changes_the_target(panel):
-    panel._session.change(mesh="replicate=2, shard=2", placements="Replicate, Shard(0)")
+    panel._session.change(mesh="dp=2, tp=2", placements="Shard(1), Shard(0)")
     assert panel.world.value == 4
     panel.world.value = 6
-    assert panel._session.mesh == "replicate=2, shard=3"
+    assert mesh_of(panel._session.target).size == 6
     assert list(panel.victim.options) == list(range(6))
+    before = panel._session.mesh
     panel.world.value = 5
-    assert panel._session.mesh == "replicate=2, shard=3"
-    assert "5 ranks are no multiple of 2" in panel.status.value
+    assert panel._session.mesh == before
+    assert "5 ranks" in panel.status.value
+    assert "role='alert'" in panel.status.value
+
+
+def test_each_tensor_may_have_placements_of_its_own(panel):
+    panel._session.change(rules=(("b", "Replicate"),))
+    try:
+        panel.run.click()
+        ended(panel)
+    finally:
+        panel._session.change(rules=())
+    assert panel.runs[0].verdict == "equal"
+    assert panel.runs[0].asked.target == "shard=4: Shard(0); b: Replicate"
+    assert panel.runs[0].nbytes == 1003 * 24 * 4 + 4 * 7 * 2
 
 
 def test_a_target_that_makes_no_sense_cannot_be_run(panel):
