@@ -10,6 +10,9 @@ from stock_writers import stored_by_stock
 
 from ckptlab.layout import Boxes, Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.layout.infer import Pieces, infer
+from ckptlab.layout.infer.fit import Grid, fit
+from ckptlab.layout.infer.pieces import kinds
+from ckptlab.plan.holding import fitted
 
 BLOCK = {"q": (16, 16), "down": (16, 40), "up": (40, 16), "norm": (16,)}
 MODEL = [(f"layers.{i}.{name}", shape) for i in range(4) for name, shape in BLOCK.items()] + [
@@ -176,6 +179,7 @@ def test_what_contradicts_is_named_with_tensor_box_and_writer():
     (found,) = best.against
     assert (found.name, str(found.box), found.writer) == ("odd", "Box[8:12]", 0)
     assert str(found) == "odd Box[8:12]: written by rank 0, held by rank 2"
+    assert "Ranks 0 to 3 wrote pieces 0 to 3, in this order." in best.why
     assert "67 of 68 pieces" in " ".join(best.why)
 
 
@@ -187,9 +191,11 @@ def test_boxes_are_believed_where_one_rank_wrote_all():
     assert best.sure == "a guess"
 
 
-def test_chunks_that_make_no_grid_are_told_as_such():
-    boxes = Boxes(np.array([[0], [2]]), np.array([[3], [2]]))
+@pytest.mark.parametrize("lengths", [(3, 2), (2, 2), (1, 4)], ids=["overlap", "the end", "the middle"])
+def test_chunks_that_make_no_grid_are_told_as_such(lengths):
+    boxes = Boxes(np.array([[0], [2]]), np.array(lengths).reshape(2, 1))
     best = infer([*halves(a=[0, 1], b=[0, 1]), Pieces("hole", (6,), boxes, np.array([0, 1]), 24)]).best
+    assert best.certainty < 0.7
     assert best.mesh == FSDP2
     assert [(found.name, found.why) for found in best.against] == [
         ("hole", "its pieces make no grid: a hole or an overlap")
@@ -199,9 +205,47 @@ def test_chunks_that_make_no_grid_are_told_as_such():
 def test_unknown_writers_leave_the_boxes():
     pieces = stored_by_stock(MODEL, MESHES["fsdp=2, tp=2"], 4)
     best = infer([Pieces(p.name, p.shape, p.boxes, p.writers * 0 - 1, p.nbytes) for p in pieces]).best
-    assert math.prod(best.mesh.shape) == 4
+    assert best.mesh.size == 4
     assert best.certainty <= 0.5
     assert "only the boxes speak" in " ".join(best.why)
+
+
+def test_what_writers_leave_open_follows_what_the_others_do():
+    """By boxes alone either axis may cut dim 0 of a matrix, but it is the one that cuts vectors too."""
+    tiles = Layout(Mesh((2, 2)), (SHARD, Shard(1)))
+    layouts = [fitted(tiles, shape) for _, shape in MODEL]
+    pieces = stored_by_stock(MODEL, layouts, 4)
+    best = infer([Pieces(p.name, p.shape, p.boxes, p.writers * 0 - 1, p.nbytes) for p in pieces]).best
+    assert best.mesh == Mesh.parse("fsdp=2, tp=2")
+    assert [best.layouts[name].placements for name, _ in MODEL] == [one.placements for one in layouts]
+
+
+def test_ranks_with_others_between_them_may_be_all_or_a_part():
+    first, second = infer(halves(a=[0, 2], b=[0, 2])).candidates
+    assert first.mesh == Mesh.parse("fsdp=2, replicate=2")
+    assert second.mesh == Mesh((2,), ("fsdp",), (0, 2))
+    assert first.certainty < 2 * second.certainty
+
+
+def test_a_rank_left_empty_holds_no_cell():
+    (kind,) = kinds(
+        stored_by_stock([("w", (4, 3))], [Layout(Mesh((2, 4)), (SHARD, Shard(1)))], 8, unlisted=True)
+    )
+    found = fit(kind, Grid((2, 4), np.arange(8)))
+    assert [option.hold.tolist() for option in found.options] == [[0, 1, 2, -1, 3, 4, 5, -1]]
+
+
+def test_numbers_that_only_some_tensors_follow_prove_nothing():
+    whole = Boxes(np.array([[0]]), np.array([[3]]))
+    wrote = {"x": [0, 0, 1, 1], "y": [0, 1, 1, 0, 1, 0, 0, 1]}
+    found = infer(
+        [
+            Pieces(f"{k}.{i}", (3,), whole, np.array([w]), 12)
+            for k, row in wrote.items()
+            for i, w in enumerate(row)
+        ]
+    )
+    assert meshes(found) == ["Mesh(replicate=2)"]
 
 
 @pytest.mark.parametrize("writer", [0, -1])
