@@ -1,4 +1,4 @@
-"""The picture of who reads from whom: a square for each source and target rank, as large as their bytes.
+"""The picture of who reads from whom: a tile for each source and target rank, as large as their bytes.
 
 Sources are the ranks that wrote, or the files. Many are put together, so that the picture stays as large as
 it can be read. Plain data: no torch and no drawing.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptlab.explorer.held import listed
-from ckptlab.explorer.scene import FILLED, Fact, Key, Marks, Note, Panel, Scene, categories
+from ckptlab.explorer.scene import FILLED, NEUTRAL, Fact, Key, Marks, Note, Panel, Scene, categories
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata, human_bytes
 from ckptlab.plan.forecast import Forecast
@@ -20,7 +20,10 @@ MOST = 48
 """Rows, or columns, beyond which several sources, or targets, are put together."""
 
 _LIT = 1 << 17
-"""Ranks that squares light up, in all; beyond, a square stands for the first of its ranks."""
+"""Ranks that tiles light up, in all; beyond, a tile stands for the first of its ranks."""
+
+_NAMED = 16
+"""Rows, or columns, up to which each is named."""
 
 SIDE = 10.0
 
@@ -76,22 +79,21 @@ def matrix_scene(metadata: Metadata, foretold: Forecast, by: str = "rank") -> Sc
     """Who would read from whom."""
     seen = flow(metadata, foretold, by)
     panel = matrix_panel(seen)
-    legend = (Key("colour: the rank that reads", 0), Key("size: bytes", 0))
+    legend = (Key("colour: the rank that reads", 0), Key("size: bytes", NEUTRAL))
     text = "\n".join(["Who reads from whom", f"  {panel.caption}", *_lines(seen)])
-    return Scene("Who reads from whom", (panel,), legend, text)
+    return Scene("", (panel,), legend, text)
 
 
 def matrix_panel(seen: Flow, name: str = "matrix") -> Panel:
-    """A square for each pair that moves bytes; the largest pair fills its cell."""
+    """A tile for each pair that moves bytes; the largest fills its cell, others in proportion of area."""
     rows, columns = seen.nbytes.shape
     source, target = np.nonzero(seen.nbytes)
     moved = seen.nbytes[source, target]
-    unit = SIDE / max(rows, columns, 1)
-    side = unit * 0.94 * np.sqrt(moved / max(1, int(moved.max(initial=1))))
+    wide, high = (max(SIDE / max(rows, columns, 1), SIDE * 0.6 / max(n, 1)) for n in (columns, rows))
     # What is very little is still to be seen and pointed at.
-    side = np.maximum(side, unit * 0.2)
+    part = np.maximum(0.94 * np.sqrt(moved / max(1, int(moved.max(initial=1)))), 0.2)
     box = np.stack(
-        [(target + 0.5) * unit - side / 2, (source + 0.5) * unit - side / 2, side, side], axis=1
+        [(target + (1 - part) / 2) * wide, (source + (1 - part) / 2) * high, part * wide, part * high], axis=1
     ).astype(np.float32)
     first_of = np.searchsorted(seen.target_of, np.arange(columns + 1))
     sizes = np.diff(first_of)[target]
@@ -116,16 +118,16 @@ def matrix_panel(seen: Flow, name: str = "matrix") -> Panel:
         (),
         facts,
     )
-    width, height = columns * unit, rows * unit
+    width, height = columns * wide, rows * high
     return Panel(
         name,
         "tiles",
-        "From whom, across to whom",
+        "Who reads from whom",
         _caption(seen),
         width,
         height,
         marks,
-        _notes(seen, unit),
+        _notes(seen, wide, high),
         rigid=True,
     )
 
@@ -150,19 +152,26 @@ def _caption(seen: Flow) -> str:
     return said + (f" {' and '.join(together)}." if together else "")
 
 
-def _notes(seen: Flow, unit: float) -> tuple[Note, ...]:
-    """The first and last of each side, and what the sides are."""
+def _notes(seen: Flow, wide: float, high: float) -> tuple[Note, ...]:
+    """What rows and columns stand for: each, if they are few, else the first and the last."""
     rows, columns = seen.nbytes.shape
     if not rows or not columns:
         return ()
-    ends = sorted({0, columns - 1})
-    notes = [Note((t + 0.5) * unit, -0.1, str(int(seen.targets(t)[0 if t == 0 else -1]))) for t in ends]
-    for s in sorted({0, rows - 1}):
+    notes = []
+    for t in _ticks(columns):
+        inside = seen.targets(t)
+        notes.append(Note((t + 0.5) * wide, -0.1, str(int(inside[0 if t < columns - 1 else -1]))))
+    for s in _ticks(rows):
         inside = np.flatnonzero(seen.source_of == s)
-        name = seen.sources[int(inside[0 if s == 0 else -1])]
-        notes.append(Note(-0.1, (s + 0.5) * unit, name, "end"))
-    notes.append(Note(columns * unit / 2, -0.5, "ranks that read →"))
+        name = seen.sources[int(inside[0 if s < rows - 1 else -1])]
+        notes.append(Note(-0.1, (s + 0.5) * high, name, "end"))
+    notes.append(Note(columns * wide / 2, -0.5, "ranks that read →"))
     return tuple(notes)
+
+
+def _ticks(number: int) -> list[int]:
+    """Which of so many rows or columns are named."""
+    return list(range(number)) if number <= _NAMED else [0, number - 1]
 
 
 def _lines(seen: Flow, most: int = 12) -> list[str]:

@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ckptlab.explorer.held import listed
 from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Mark, Note, Panel, collect, count
 from ckptlab.metadata import human_bytes
 from ckptlab.plan.forecast import Forecast
 
 BAR, ROW, THICK, THIN = 8.0, 1.0, 0.5, 0.18
+
+MOST = 32
+"""Bars, beyond which several ranks are put together."""
 
 
 @dataclass(frozen=True)
@@ -28,39 +32,43 @@ class Ran:
 
 
 def traffic_panel(foretold: Forecast, ran: Sequence[Ran] = (), name: str = "traffic") -> Panel:
-    """One bar a rank: outlined as foretold, filled as counted; below it, thin and hatched, stock DCP's."""
+    """One bar a rank: outlined as foretold, filled as counted; below it, thin and hatched, stock DCP's.
+
+    Of more than `MOST` ranks neighbours are put together, in one bar as long as that of the one among them
+    that reads most.
+    """
     told = {r.rank: r for r in ran}
-    most = max(1, int(foretold.stock.max(initial=0)), int(foretold.bytes_by_rank.max(initial=0)))
+    wanted, stock = foretold.bytes_by_rank, foretold.stock
+    most = max(1, int(stock.max(initial=0)), int(wanted.max(initial=0)))
+    step = max(1, -(-foretold.world // MOST))
     drawn, notes = [], []
-    for rank in range(foretold.world):
-        wanted, stock, now = int(foretold.bytes_by_rank[rank]), int(foretold.stock[rank]), told.get(rank)
-        top = rank * ROW
+    for row, low in enumerate(range(0, foretold.world, step)):
+        ranks = range(low, min(low + step, foretold.world))
+        rank = low + int(wanted[low : ranks.stop].argmax())
+        now = told.get(rank)
+        top = row * ROW
+        said = f"rank {rank}" if step == 1 else f"{listed(ranks)}, at most"
         facts = {
-            "rank": str(rank),
-            "foretold": f"{human_bytes(wanted)} in {int(foretold.reads[rank])} reads",
-            "stock DCP": human_bytes(stock),
+            "rank": said.removeprefix("rank "),
+            "foretold": f"{human_bytes(int(wanted[rank]))} in {int(foretold.reads[rank])} reads",
+            "stock DCP": human_bytes(int(stock[low : ranks.stop].max())),
         }
         bars = [
-            (top, wanted, THICK, rank, OUTLINED),
-            (top + THICK + 0.06, stock, THIN, NEUTRAL, HATCHED),
+            (top, int(wanted[rank]), THICK, low, OUTLINED),
+            (top + THICK + 0.06, int(stock[low : ranks.stop].max()), THIN, NEUTRAL, HATCHED),
         ]
         if now is not None:
             facts["read"] = human_bytes(now.nbytes)
-            bars.insert(0, (top, now.nbytes, THICK, rank, FILLED))
+            bars.insert(0, (top, now.nbytes, THICK, low, FILLED))
         for y, nbytes, height, colour, style in bars:
-            drawn.append(Mark((0, y, BAR * nbytes / most, height), (rank,), colour, style, "", facts))
-        notes.append(Note(-0.1, top + THICK / 2, f"rank {rank}", "end"))
-        notes.append(Note(BAR + 0.1, top + THICK / 2, _said(wanted, now), "start"))
-    return Panel(
-        name,
-        "bars",
-        "Bytes read, rank by rank",
-        f"{summary(foretold)}.",
-        BAR,
-        foretold.world * ROW,
-        collect(drawn),
-        tuple(notes),
-    )
+            box = (0, y, BAR * nbytes / most, height)
+            drawn.append(Mark(box, tuple(ranks), colour, style, "", facts))
+        notes.append(Note(-0.1, top + THICK / 2, said.removesuffix(", at most"), "end"))
+        notes.append(Note(BAR + 0.1, top + THICK / 2, _said(int(wanted[rank]), now), "start"))
+    title = "Bytes read, rank by rank"
+    caption = f"{summary(foretold)}." + (f" {step:,} ranks to a bar." if step > 1 else "")
+    height = len(notes) // 2 * ROW
+    return Panel(name, "bars", title, caption, BAR, height, collect(drawn), tuple(notes))
 
 
 def _said(wanted: int, now: Ran | None) -> str:

@@ -200,7 +200,7 @@ class Costs:
     columns = (
         Column("ranks", wide=2.0, least=110),
         Column("reads", number=True, least=52),
-        Column("bytes read", number=True, bar=True, least=76),
+        Column("bytes read", number=True, bar=True, least=92),
         Column("files", number=True, least=44),
         Column("memory", number=True, least=72),
         Column("peak", number=True, least=72),

@@ -66,7 +66,8 @@ def ruled(
     for pattern, placements in reversed(rules):
         found, wrong = meant(every, pattern)
         if wrong:
-            raise LayoutError(f"rule {pattern!r}: no key is like that{near(pattern, every)}", [pattern])
+            hint = near(pattern, every) or "; a pattern is written as '*.norm*'"
+            raise LayoutError(f"rule {pattern!r}: no key is like that{hint}", [pattern])
         chosen |= dict.fromkeys(found, Layout(layout.mesh, tuple(placements)))
     return chosen
 
@@ -100,6 +101,8 @@ def among(held: Iterable[Holding], ranks: Sequence[int]) -> tuple[Holding, ...]:
     for holding in (rows := tuple(held)):
         if id(holding.shards) not in kept:
             kept[id(holding.shards)] = _kept(holding.shards, ranks)
+    if all(id(shards) == known for known, shards in kept.items()):
+        return rows
     return tuple(Holding(h.tensor, kept[id(h.shards)]) for h in rows)
 
 

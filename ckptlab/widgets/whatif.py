@@ -51,18 +51,18 @@ class _Axis(ui.HBox):
 
     def __init__(self, change: Callable[[], None]) -> None:
         self.name = ui.Text(
-            continuous_update=False, placeholder="name", layout=ui.Layout(width="92px", margin="0")
+            continuous_update=False, placeholder="name", layout=ui.Layout(width="72px", margin="0")
         )
         self.size = ui.SelectionSlider(
-            options=_SIZES, description="ranks", layout=ui.Layout(flex="1 1 190px", width="auto", margin="0"),
-            style={"description_width": "42px"},
+            options=_SIZES, description="size", layout=ui.Layout(flex="1 1 130px", width="auto", margin="0"),
+            style={"description_width": "28px"},
         )  # fmt: skip
-        self.does = ui.Dropdown(options=CHOICES, layout=ui.Layout(width="138px", margin="0"))
+        self.does = ui.Dropdown(options=CHOICES, layout=ui.Layout(width="126px", margin="0"))
         for field, said in ((self.name, "Name of the axis"), (self.does, "What the axis does to tensors")):
             field.tooltip = said
         super().__init__(
             [self.name, self.size, self.does],
-            layout=ui.Layout(flex="1 1 400px", max_width="560px", min_width="260px", flex_flow="row wrap"),
+            layout=ui.Layout(flex="1 1 360px", max_width="520px", min_width="240px"),
         )
         for field in (self.name, self.size, self.does):
             field.observe(lambda _: change(), "value")
@@ -88,7 +88,7 @@ class WhatIfPanel(ui.VBox):
         self._session, self._quiet = session, False
         self._later = _Later()
         self.recipe = ui.Dropdown(options=[*RECIPES, _TYPED], description="Recipe", **_field("0 1 210px"))
-        self.ranks = ui.SelectionSlider(options=_SIZES, description="Ranks", **_field("1 1 260px"))
+        self.ranks = ui.SelectionSlider(options=_SIZES, description="Ranks", **_field("1 1 260px", "480px"))
         self.axes = [_Axis(self._chosen) for _ in range(AXES)]
         self.more = ui.Button(
             description="axis", icon="plus", tooltip="One more axis of the mesh", **_small()
@@ -99,7 +99,7 @@ class WhatIfPanel(ui.VBox):
         self.rule = ui.Button(
             description="rule", icon="plus", tooltip="Other placements for some keys", **_small()
         )
-        self.rules = ui.VBox(layout=ui.Layout(grid_gap="2px"))
+        self.rules = ui.VBox(layout=ui.Layout(grid_gap="2px", flex="1 1 280px", min_width="0"))
         self.problem = ui.HTML()
         self.facts = ui.HTML()
         self.each = ui.Checkbox(
@@ -107,7 +107,7 @@ class WhatIfPanel(ui.VBox):
         )
         self.by_file = ui.Checkbox(description="by file", indent=False, layout=ui.Layout(width="auto"))
         self.table: TableView | None = None
-        self._ranks_box = ui.VBox(layout=ui.Layout(flex="1 1 520px", min_width="280px"))
+        self._table = ui.VBox(layout=ui.Layout(min_width="0"))
         self.matrix = SceneView(hint="", link=link)
         self.tensor = SceneView(hint="", link=link)
         self._answer = ui.VBox(layout=ui.Layout(grid_gap="8px"))
@@ -118,11 +118,12 @@ class WhatIfPanel(ui.VBox):
 
     def _sections(self) -> list[ui.Widget]:
         wrap = ui.Layout(**_WRAP)
-        matrix = ui.VBox([self.matrix, self.by_file], layout=ui.Layout(flex="1 1 380px", min_width="280px"))
+        ranks = ui.VBox([self._table, self.each], layout=ui.Layout(flex="3 1 460px", min_width="260px"))
+        matrix = ui.VBox([self.matrix, self.by_file], layout=ui.Layout(flex="2 1 300px", min_width="240px"))
         self._answer.children = [
             self.facts,
             ui.HBox(
-                [ui.VBox([self._ranks_box, self.each], layout=self._ranks_box.layout), matrix],
+                [ranks, matrix],
                 layout=ui.Layout(flex_flow="row wrap", grid_gap="8px 28px", align_items="flex-start"),
             ),
             self.tensor,
@@ -207,7 +208,7 @@ class WhatIfPanel(ui.VBox):
             placements, placeholder="placements: Replicate", continuous_update=False, **_field("2 1 240px")
         )
         gone = ui.Button(
-            icon="times", tooltip="Without this rule", layout=ui.Layout(width="32px", margin="0")
+            icon="times", tooltip="Without this rule", layout=ui.Layout(flex="0 0 32px", margin="0")
         )
         row = ui.HBox([key, does, gone], layout=ui.Layout(max_width="560px", grid_gap="4px"))
         gone.on_click(lambda _: self._drop_rule(row))
@@ -268,13 +269,12 @@ class WhatIfPanel(ui.VBox):
 
     def _list(self) -> None:
         self.costs = Costs(self._session.foretold, self.each.value)
-        before = self.table
-        self.table = TableView(
-            self.costs, "what-if", Answers(press=self._press), most=min(8, max(2, len(self.costs)))
-        )
-        self._ranks_box.children = [self.table]
-        if before is not None:
-            before.close()
+        if self.table is None:
+            self.table = TableView(self.costs, "what-if", Answers(press=self._press), most=8)
+            self._table.children = [self.table]
+        else:
+            self.table.table = self.costs
+            self.table.refresh()
 
     def _press(self, line: int) -> None:
         self._session.change(rank=int(self.costs.ranks(line)[0]))
@@ -368,9 +368,9 @@ def _facts_html(told: list[tuple[str, str, str]]) -> str:
     )
 
 
-def _field(flex: str) -> dict[str, Any]:
+def _field(flex: str, most: str | None = None) -> dict[str, Any]:
     return {
-        "layout": ui.Layout(flex=flex, width="auto", margin="0"),
+        "layout": ui.Layout(flex=flex, width="auto", min_width="0", max_width=most, margin="0"),
         "style": {"description_width": "initial"},
     }
 

@@ -47,3 +47,16 @@ def test_the_verdict_is_of_bytes_and_of_elements():
     said = verdict(seen, seen.total, 9, ["a", "b", "c", "d"])
     assert said.endswith("NOT EQUAL to what is stored: a, b, c and 1 more tensor.")
     assert "All" not in said
+
+
+def test_many_ranks_share_bars():
+    world = 1000
+    seen = forecast(hsdp_metadata(), holdings(TENSORS, Layout.parse(str(world), "Shard(0)")), world)
+    panel = traffic_panel(seen)
+    told = np.flatnonzero(panel.marks.style == OUTLINED)
+    assert len(told) == 32
+    assert [r for i in told for r in panel.marks.ranks_of(i)] == list(range(world))
+    most = [seen.bytes_by_rank[list(panel.marks.ranks_of(i))].max() for i in told]
+    assert np.allclose(panel.marks.box[told, 2] * seen.stock.max() / 8, most, rtol=1e-5)
+    assert "32 ranks to a bar" in panel.caption
+    assert panel.notes[0].text == "ranks 0 to 31"
