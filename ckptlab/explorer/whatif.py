@@ -173,7 +173,7 @@ def facts(metadata: Metadata, foretold: Forecast) -> list[tuple[str, str, str]]:
     busiest = int(files.argmax()) if len(files) else 0
     most = int(foretold.bytes_by_rank.max(initial=0))
     least = int(foretold.bytes_by_rank.min(initial=most))
-    spread = human_bytes(most) if most == least else f"{human_bytes(least)} to {human_bytes(most)}"
+    spread = " to ".join(dict.fromkeys([human_bytes(least), human_bytes(most)]))
     busy = f"{human_bytes(int(files[busiest]))} of {metadata.files[busiest]}" if files.any() else "none"
     return [
         ("ranks", f"{foretold.world:,}", "ranks that load"),
@@ -247,7 +247,7 @@ class Costs:
     def _line(self, i: int, most: int) -> Line:
         reads, nbytes, files, memory, peak, stock = self._numbers[self._rows[0][i]].tolist()
         ranks = self.ranks(i)
-        said = listed(ranks.tolist(), most=4)
+        said = _said(ranks)
         cells = (said, f"{reads:,}", human_bytes(nbytes), f"{files:,}")
         return Line(
             (*cells, human_bytes(memory), human_bytes(peak), human_bytes(stock)),
@@ -260,3 +260,10 @@ class Costs:
         yield ("rank", "reads", "bytes", "files", "memory", "peak", "stock_bytes")
         for rank, row in enumerate(self._numbers.tolist()):
             yield (rank, *row)
+
+
+def _said(ranks: Ints) -> str:
+    """Ranks in words that begin with what tells most when they are cut off."""
+    if len(ranks) <= 4 or int(ranks[-1] - ranks[0]) == len(ranks) - 1:
+        return listed(ranks.tolist(), most=len(ranks))
+    return f"{len(ranks):,} ranks: {', '.join(map(str, ranks[:4].tolist()))} ..."
