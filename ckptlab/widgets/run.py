@@ -37,6 +37,9 @@ from ckptlab.widgets.view import SceneView, with_picture
 _REDRAW = 0.1
 """Seconds between two pictures of a run."""
 
+_MOST = 64
+"""Ranks that one machine is asked for, each a process that is connected with every other."""
+
 _KEPT = 12
 """Runs that are remembered."""
 
@@ -60,7 +63,7 @@ class RunPanel(ui.VBox):
         link = link or uuid.uuid4().hex
         self.view = SceneView(hint="", link=link)
         self.when = SceneView(hint="", link=link)
-        self.table = TableView(Runs(self.runs), "runs", Answers(press=self._again), most=_KEPT)
+        self.table = TableView(Runs(self.runs), "runs", Answers(press=self._again), most=5)
         self._bars = ui.VBox([self.view, self.when])
         self._past = ui.VBox([heading("Runs", "Press one to see it again."), self.table])
         super().__init__([*self._top(), self.status, self._bars, self._past], layout=ui.Layout(**SECTION))
@@ -80,7 +83,7 @@ class RunPanel(ui.VBox):
             description="Cancel", icon="stop", disabled=True, tooltip="End the run and its ranks"
         )
         self.device = ui.Dropdown(description="on", **_field("230px"))
-        self.world = ui.BoundedIntText(min=1, max=4096, description="Ranks", **_field("110px"))
+        self.world = ui.BoundedIntText(min=1, max=16384, description="Ranks", **_field("110px"))
         self.checked = ui.Checkbox(
             value=True, description="check stored checksums", indent=False, layout=ui.Layout(width="auto")
         )
@@ -124,7 +127,7 @@ class RunPanel(ui.VBox):
         """Show the session's target; one that makes no sense cannot be run."""
         try:
             self.foretell()
-            self.allow(True)
+            self.allow(self._world <= _MOST)
         except CheckpointError as error:
             self.status.value = card(error)
             self.allow(False)
@@ -142,11 +145,12 @@ class RunPanel(ui.VBox):
         same = [p for p in offered.values() if before and p.device == before.device]
         self.device.value = same[0] if same else next(iter(offered.values()))
         shared = next((p for p in offered.values() if p.shared), None)
-        self.note.value = (
-            said(f"nccl takes one GPU a rank: {world} ranks on {count(shared.gpus, 'GPU')} share by gloo.")
-            if shared
-            else ""
-        )
+        self.note.value = ""
+        if world > _MOST:
+            self.note.value = said(f"{world:,} ranks are foretold; this machine runs {_MOST} at most.")
+        elif shared:
+            gpus = count(shared.gpus, "GPU")
+            self.note.value = said(f"nccl takes one GPU a rank: {world} ranks on {gpus} share by gloo.")
         self.victim.options = range(world)
         self.victim.value = min(1, world - 1)
         self.status.value = said("Not run yet.")
@@ -213,7 +217,8 @@ class RunPanel(ui.VBox):
         """Begin to start the ranks that the target needs, so that Run finds them up."""
         # What is wrong with the target is said when Run is pressed.
         with suppress(CheckpointError):
-            self._fitting_ranks().start()
+            if self._world <= _MOST:
+                self._fitting_ranks().start()
 
     def _fitting_ranks(self) -> LocalRanks:
         world, place = self._world, self.device.value

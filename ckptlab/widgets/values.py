@@ -114,7 +114,7 @@ class ValuesPanel(ui.VBox):
         self.view = SceneView(hint="", link=link, layout=ui.Layout(width="100%"))
         self.seen: Values | None = None
         self.found: list[Odd] = []
-        self.table = TableView(Found(self.found), "nan", Answers(press=self._press))
+        self.table = TableView(Found(self.found), "nan", Answers(press=self._press), most=7)
         self._following = False
         super().__init__(self._sections(), layout=ui.Layout(**SECTION))
         self._wire()

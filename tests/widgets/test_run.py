@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import values_ops
 import widget_ops
+from ranks_fixture import pool
 
 import ckptlab.live.ops
 import ckptlab.widgets.run
@@ -187,6 +189,23 @@ def test_a_damaged_file_is_a_card(panel, checkpoint, fault, cause, phase, remedy
     assert usable(panel) == [True, False, False]
 
 
+def test_the_rank_that_alone_reads_a_damaged_chunk_is_named(tmp_path):
+    """Columns saved by four ranks, loaded as columns: each reads the chunk of one file."""
+    pool(4).run(values_ops.save_columns_with_nans, str(tmp_path / "c"))
+    panel = run_view(tmp_path / "c", "tp=4", "Shard(1)")
+    file = next((tmp_path / "c").glob("__2_*.distcp"))
+    data = file.read_bytes()
+    at = data.index(np.float32([4, 5]).tobytes())
+    file.write_bytes(data[:at] + b"\x01" + data[at + 1 :])
+    panel.run.click()
+    ended(panel)
+    told = panel.runs[0].failure
+    panel.close()
+    assert told.title == "Rank 2 failed; every other rank was stopped"
+    assert (told.rank, told.phase.split(",")[0], told.tensor, told.file) == ("2", "read", "w", file.name)
+    assert told.cause.startswith("CorruptError: chunk Box[0:4, 4:6] of tensor 'w'")
+
+
 def test_unchecked_a_flipped_bit_goes_unseen(panel, checkpoint):
     """What the tick is for: of chunks that are read in part, no checksum is taken without it."""
     (file,) = checkpoint.glob("*.distcp")
@@ -279,6 +298,16 @@ def test_a_target_that_makes_no_sense_cannot_be_run(panel):
     assert "role='alert'" in panel.status.value
     panel._session.change(mesh="shard=4")
     assert not panel.run.disabled
+
+
+def test_more_ranks_than_a_machine_bears_are_foretold_but_not_run(panel):
+    panel._session.change(mesh="shard=1024")
+    assert panel.run.disabled
+    assert "1,024 ranks are foretold" in panel.note.value
+    assert panel._session.mesh == "shard=1024"
+    panel._session.change(mesh="shard=4")
+    assert not panel.run.disabled
+    assert panel.note.value == ""
 
 
 def test_places_are_those_that_there_are(panel, monkeypatch):
