@@ -84,6 +84,26 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
+# From a pointer's move to the task after the frame that shows it, in milliseconds, for each of some points.
+HOVERS = """async ([panel, points]) => {
+  const stage = document.querySelector(`[data-panel="${panel}"] .ckl-stage`), took = [];
+  const frame = stage.getBoundingClientRect(), { left, top, scaleX, scaleY } = stage.dataset;
+  for (const [x, y] of points) {
+    await new Promise((done) => setTimeout(done, 20));
+    const clientX = frame.left + Number(left) + x * scaleX, clientY = frame.top + Number(top) + y * scaleY;
+    const began = performance.now();
+    stage.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY, bubbles: true }));
+    await new Promise((done) => requestAnimationFrame(() => {
+      const { port1, port2 } = new MessageChannel();
+      port2.onmessage = done;
+      port1.postMessage(0);
+    }));
+    took.push(performance.now() - began);
+  }
+  return took;
+}"""
+
+
 def bright(page: Any, panel: str, root: str = "#root") -> set[int]:
     """Marks of a panel of few that are not dimmed."""
     options = page.locator(f'{root} [data-panel="{panel}"]').get_by_role("option")

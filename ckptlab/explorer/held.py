@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ckptlab.layout import Boxes, Layout, Replicate
+from ckptlab.layout import Boxes, Layout, Replicate, overlaps
 from ckptlab.layout.box import Ints
 
 
@@ -111,6 +111,25 @@ def held(layout: Layout, shape: tuple[int, ...] | None) -> Held:
 
 def _keys(boxes: Boxes) -> Ints:
     return np.ascontiguousarray(np.concatenate([boxes.offsets, boxes.shapes, boxes.numel[:, None]], axis=1))
+
+
+def meeting(chunks: Boxes, shards: Boxes) -> tuple[Ints, Ints]:
+    """Rows of chunks and of the shards of one layout that share elements, ordered by chunk, then by shard."""
+    keys = np.concatenate([np.concatenate([b.offsets, b.shapes], axis=1) for b in (chunks, shards)])
+    if not keys.shape[1] or not (len(chunks) and len(shards)):
+        met = overlaps(chunks, shards)
+        return met.a, met.b
+    _, number = np.unique(keys, axis=0, return_inverse=True)
+    a, b = number.ravel()[: len(chunks)], number.ravel()[len(chunks) :]
+    if not np.array_equal(np.unique(a), np.unique(b)):
+        met = overlaps(chunks, shards)
+        return met.a, met.b
+    # Stored as it is held: different shards of a layout never overlap, so equal boxes are all that meet.
+    order = np.argsort(b, kind="stable")
+    first, stop = (np.searchsorted(b[order], a, side) for side in ("left", "right"))
+    size = stop - first
+    within = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
+    return np.repeat(np.arange(len(a)), size), order[np.repeat(first, size) + within]
 
 
 def copies(layout: Layout) -> tuple[int, ...]:

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ckptlab.explorer.held import held
+from ckptlab.explorer.held import held, meeting
 from ckptlab.explorer.inferred import inferred, known
 from ckptlab.explorer.mesh import mesh_panel
 from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
 from ckptlab.explorer.tensor import Look, held_panel, stored_panel
 from ckptlab.explorer.traffic import Ran, traffic_panel
-from ckptlab.layout import Layout, Mesh, Replicate, overlaps
+from ckptlab.layout import Layout, Mesh, Replicate
 from ckptlab.metadata import Metadata, Tensor, human_bytes
 from ckptlab.plan.forecast import Forecast
 from ckptlab.plan.holding import fitted
@@ -116,9 +116,9 @@ def _stored_owners(metadata: Metadata, fqn: str, layout: Layout, look: Look) -> 
     if look.by == "file":
         told = metadata.chunks.file[metadata.chunk_rows(row)].astype(np.int64)
     shards = layout.shards(metadata.tensors[row].shape)
-    meet = overlaps(shards.boxes, metadata.boxes(row))
-    ranks, at = np.unique(shards.rank[meet.a], return_index=True)
-    owner = told[meet.b[at]]
+    chunk, shard = meeting(metadata.boxes(row), shards.boxes)
+    ranks, at = np.unique(shards.rank[shard], return_index=True)
+    owner = told[chunk[at]]
     return {rank: own for rank, own in zip(ranks.tolist(), owner.tolist(), strict=True) if own >= 0}
 
 
@@ -132,14 +132,15 @@ def _own_files(metadata: Metadata, fqn: str) -> dict[int, int]:
 def _wrote(metadata: Metadata) -> dict[int, str]:
     """What each rank wrote of the whole checkpoint, in words."""
     writer = np.array(metadata.writers, np.int64)
-    files = len(writer)
-    chunks = np.bincount(metadata.chunks.file, minlength=files)
-    nbytes = np.bincount(metadata.chunks.file, metadata.chunks.length, files).astype(np.int64)
-    said = {}
-    for rank in np.unique(writer[writer >= 0]).tolist():
-        own = writer == rank
-        said[rank] = f"{human_bytes(int(nbytes[own].sum()))} in {count(int(chunks[own].sum()), 'chunk')}"
-    return said
+    known = np.flatnonzero(writer >= 0)
+    chunks = np.bincount(metadata.chunks.file, minlength=len(writer))[known]
+    nbytes = np.bincount(metadata.chunks.file, metadata.chunks.length, len(writer))[known]
+    number = np.bincount(writer[known], chunks)
+    return {
+        rank: f"{human_bytes(int(size))} in {count(int(number[rank]), 'chunk')}"
+        for rank, size in enumerate(np.bincount(writer[known], nbytes).tolist())
+        if number[rank]
+    }
 
 
 def _legend(colour: str, panels: tuple[Panel, ...]) -> tuple[Key, ...]:

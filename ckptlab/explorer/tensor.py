@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
-from ckptlab.explorer.held import listed
+from ckptlab.explorer.held import listed, meeting
 from ckptlab.explorer.plane import Dims, met, placed, plane, sliced, ticks
 from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Fact, Marks, Panel, categories, count
-from ckptlab.layout import Boxes, Layout, overlaps
+from ckptlab.layout import Boxes, Layout
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, human_shape
 
@@ -79,9 +79,9 @@ def stored_panel(
 ) -> Panel:
     """A tensor's chunks, coloured by the rank that wrote each, or by its file.
 
-    Where the layout that it was saved on is recorded, or given, a chunk lights up with every rank that held it, and is
-    hatched where those are several; else with its writer alone. Raises `LayoutError` for a look that asks for
-    a dim or an index which the tensor has not.
+    Where the layout that it was saved on is recorded, or given, a chunk lights up with every rank that
+    held it, and is hatched where those are several; else with its writer alone. Raises `LayoutError` for a
+    look that asks for a dim or an index which the tensor has not.
     """
     look, layout = look or Look(), layout or metadata.layouts.get(fqn)
     row = metadata.rows[metadata.tensor(fqn).fqn]
@@ -140,8 +140,8 @@ def _holders(boxes: Boxes, writer: Ints, layout: Layout | None, tensor: Tensor) 
     if layout is None:
         return np.arange(len(boxes) + 1), writer
     shards = layout.shards(tensor.shape)
-    meet = overlaps(boxes, shards.boxes)
-    pairs = np.unique(np.stack([meet.a, shards.rank[meet.b]], axis=1), axis=0).reshape(-1, 2)
+    chunk, shard = meeting(boxes, shards.boxes)
+    pairs = np.unique(np.stack([chunk, shards.rank[shard]], axis=1), axis=0).reshape(-1, 2)
     holders = np.bincount(pairs[:, 0], minlength=len(boxes))
     return np.concatenate([[0], np.cumsum(holders)]), pairs[:, 1]
 

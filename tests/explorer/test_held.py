@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlab.explorer.held import held, listed, together
-from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
+from ckptlab.explorer.held import held, listed, meeting, together
+from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard, overlaps
 
 PLACEMENTS = st.sampled_from(
     [Replicate(), Shard(0), Shard(1), StridedShard(0, split_factor=2), StridedShard(1, split_factor=3)]
@@ -83,3 +83,18 @@ def test_others_of_a_large_group_are_the_first_few_without_oneself():
     mine = held(Layout.parse("300", "Replicate"), (4,))
     assert mine.others[0] == "ranks 1, 2, 3, 4, 5, 6, 7, 8 and 291 more"
     assert mine.others[299] == "ranks 0, 1, 2, 3, 4, 5, 6, 7 and 291 more"
+
+
+@given(layouts(), layouts(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_chunks_meet_the_shards_that_they_overlap(saved, wanted, shape):
+    for layout in (saved, wanted):
+        chunks, shards = saved.shards(shape).distinct().boxes, layout.shards(shape).boxes
+        met = overlaps(chunks, shards)
+        a, b = meeting(chunks, shards)
+        assert (a.tolist(), b.tolist()) == (met.a.tolist(), met.b.tolist())
+
+
+def test_scalars_meet():
+    shards = Layout.parse("3", "Replicate").shards(())
+    a, b = meeting(shards.distinct().boxes, shards.boxes)
+    assert (a.tolist(), b.tolist()) == ([0, 0, 0], [0, 1, 2])

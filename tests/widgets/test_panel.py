@@ -6,7 +6,7 @@ import statistics
 import numpy as np
 import pytest
 import scenes
-from browser import DARK, LIGHT, SETTLED, bright, point, spot
+from browser import DARK, HOVERS, LIGHT, SETTLED, bright, point, spot
 from saved import hsdp_metadata
 
 from ckptlab.explorer.session import Session
@@ -37,25 +37,6 @@ GREYS = f"""([panel, grey]) => {{
   }}
   return count;
 }}"""
-
-# From a pointer's move to the task after the frame that shows it, in milliseconds, for each of some points.
-HOVERS = """async ([panel, points]) => {
-  const stage = document.querySelector(`[data-panel="${panel}"] .ckl-stage`), took = [];
-  const frame = stage.getBoundingClientRect(), { left, top, scaleX, scaleY } = stage.dataset;
-  for (const [x, y] of points) {
-    await new Promise((done) => setTimeout(done, 20));
-    const clientX = frame.left + Number(left) + x * scaleX, clientY = frame.top + Number(top) + y * scaleY;
-    const began = performance.now();
-    stage.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY, bubbles: true }));
-    await new Promise((done) => requestAnimationFrame(() => {
-      const { port1, port2 } = new MessageChannel();
-      port2.onmessage = done;
-      port1.postMessage(0);
-    }));
-    took.push(performance.now() - began);
-  }
-  return took;
-}"""
 
 
 @pytest.mark.browser
