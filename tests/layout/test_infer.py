@@ -286,6 +286,18 @@ def test_pipeline_stages_under_fsdp():
     assert any("follows the number in 'layers.#'" in line for line in best.why)
 
 
+def test_stages_of_several_sizes_are_told_apart_with_a_mesh_each():
+    ranks = {0: (0, 1, 2, 3), 1: (4, 5)}
+    layouts = [Layout(Mesh((len(r),), ranks=r), (SHARD,)) for r in (ranks[stages(name)] for name, _ in MODEL)]
+    found = infer(stored_by_stock(MODEL, layouts, 6))
+    best = found.best
+    assert best.mesh == Mesh((6,), ("rank",))
+    assert best.layouts["layers.1.down"] == Layout(Mesh((4,), ("fsdp",)), (SHARD,))
+    assert best.layouts["head"] == Layout(Mesh((2,), ("fsdp",), (4, 5)), (SHARD,))
+    assert "Mesh(fsdp=2, ranks=(4, 5)) of ranks 4, 5 shares no tensor with the others." in best.why
+    assert sum(one.certainty for one in found.candidates) <= 1
+
+
 def test_experts_of_their_own_beside_layers_that_all_share():
     experts = [(f"layers.{i}.experts.{e}.w", (16, 24)) for i in range(4) for e in range(4)]
     layouts = [Layout(FSDP4, (SHARD,))] * 17

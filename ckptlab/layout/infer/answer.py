@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 from ckptlab.layout.box import Box
 from ckptlab.layout.infer import evidence
 from ckptlab.layout.infer.fit import Option
+from ckptlab.layout.infer.groups import groups
+from ckptlab.layout.infer.keyed import follow
 from ckptlab.layout.infer.pieces import Kind, Pieces, kinds
 from ckptlab.layout.infer.search import search
 from ckptlab.layout.infer.trial import Trial
@@ -113,8 +115,39 @@ def infer(tensors: Sequence[Pieces], ranks: Sequence[int] = (), objects: int = 0
     weighed = sorted(weigh(trials, tensors, seen, objects), key=lambda one: -one.belief)
     total = sum(one.belief for one in weighed)
     weighed = [one for one in weighed if one.belief * one.peers >= _LEAST * total]
-    candidates = tuple(_candidate(one, one.belief / total, tensors, found) for one in weighed[:most])
+    odds, grouped = _apart(tensors, regular, seen)
+    share = odds / (odds + total)
+    weighed = weighed if 1 - share >= _LEAST else []
+    candidates = (
+        *(replace(one, certainty=one.certainty * share) for one in grouped),
+        *(_candidate(one, (1 - share) * one.belief / total, tensors, found) for one in weighed[:most]),
+    )
     return Inference(candidates, _untold(candidates, len(weighed) - most, seen, regular))
+
+
+def _apart(
+    tensors: Sequence[Pieces], found: Sequence[Kind], seen: Sequence[int]
+) -> tuple[float, tuple[Candidate, ...]]:
+    """Ranks in groups of several sizes, with a mesh each, if names say so; with the odds against chance."""
+    parted = groups(found, seen)
+    if len({len(ranks) for ranks in parted}) < 2:
+        return 0.0, ()
+    group = {rank: i for i, ranks in enumerate(sorted(parted)) for rank in ranks}
+    at = {row: group[int(t.writers[0])] for row, t in enumerate(tensors) if len(t.writers)}
+    keys = follow([t.name for t in tensors], at, {row for row in at if tensors[row].shape}, len(parted), 0)
+    if keys is None:
+        return 0.0, ()
+    layouts: dict[str, Layout] = {}
+    why = list(evidence.keyed_lines([keys]))
+    for i, ranks in enumerate(sorted(parted)):
+        own = infer([t for row, t in enumerate(tensors) if at.get(row) == i], ranks, most=1).best
+        if own.against or set(own.mesh.rank_list) != set(ranks):
+            return 0.0, ()
+        layouts |= own.layouts
+        why.append(f"{own.mesh!r} of {evidence.ranks_in_words(ranks)} shares no tensor with the others.")
+    sure = (len(keys.at) + 1) / (len(keys.at) + 2)
+    mesh = Mesh((len(seen),), ("rank",), tuple(seen))
+    return keys.odds, (Candidate(mesh, layouts, sure, tuple(why)),)
 
 
 def _candidate(weighed: Weighed, share: float, tensors: Sequence[Pieces], found: Sequence[Kind]) -> Candidate:

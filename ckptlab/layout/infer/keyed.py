@@ -60,8 +60,17 @@ def _axis(trial: Trial, axis: int, names: Sequence[str]) -> Keyed | None:
     at, several = _coordinates(trial, axis)
     # Step counters are many, tiny and everywhere: their writers tell nothing.
     scalars = {row for one in trial.fits if not one.kind.shape for row in one.kind.rows}
+    return follow(names, at, {*at, *several} - scalars, trial.grid.shape[axis], axis)
+
+
+def follow(names: Sequence[str], at: Mapping[int, int], asked: set[int], n: int, axis: int) -> Keyed | None:
+    """Whether numbers in names tell where tensors stand; None if not.
+
+    `at` is the coordinate, one of `n`, of each tensor by row that has one alone; `asked` are the rows
+    that matter.
+    """
     slots: dict[str, _Slot] = {}
-    for row in {*at, *several} - scalars:
+    for row in asked:
         for name, number in _numbers(names[row]):
             slot = slots.setdefault(name, _Slot([], {}))
             slot.rows.append(row)
@@ -86,7 +95,7 @@ def _axis(trial: Trial, axis: int, names: Sequence[str]) -> Keyed | None:
         what,
         {name: len(slot.rows) for name, slot in good.items()},
         {row: at[row] for row in rows},
-        math.exp(min(60.0, max(0.0, sum(_odds(trial.grid.shape[axis], slot) for slot in good.values())))),
+        math.exp(min(60.0, max(0.0, sum(_odds(n, slot) for slot in good.values())))),
         any(not _rises(slot.seen) for slot in good.values()),
     )
 
