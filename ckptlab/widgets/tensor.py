@@ -38,10 +38,13 @@ class TensorPanel(ui.VBox):
         self.problem = ui.HTML()
         self._deaf = session.listen(self._hear)
         self._silent = False
+        self.view.observe(lambda change: session.change(rank=change.new), "rank")
+        self.view.observe(lambda change: self._press(change.new), "picked")
         for field in (self.colours, self.hosts, self.dims):
             field.observe(self._ask, "value")
         super().__init__([self._fields, self.problem, self.view], layout=ui.Layout(grid_gap="6px"))
         self._show()
+        self.view.rank = session.rank
 
     def close(self) -> None:
         """End the widgets; the session is listened to no more."""
@@ -50,6 +53,8 @@ class TensorPanel(ui.VBox):
         super().close()
 
     def _hear(self, changed: frozenset[str]) -> None:
+        if "rank" in changed:
+            self.view.rank = self.session.rank
         if changed & {"fqn", "dims", "at", "colours", "hosts"}:
             self._show()
 
@@ -110,6 +115,14 @@ class TensorPanel(ui.VBox):
             dims=dims,
             at=at if any(at) else (),
         )
+
+    def _press(self, picked: dict[str, Any]) -> None:
+        """A chunk was pressed: the session looks into its file."""
+        marks = self.view.scene.panels[-1].marks
+        if picked.get("panel") == "tensor" and picked["mark"] < len(marks):
+            name = next((f.show(picked["mark"]) for f in marks.facts if f.label == "file"), "")
+            if name:
+                self.session.change(file=self.session.metadata.files.index(name))
 
     def __repr__(self) -> str:
         return repr(self.view)

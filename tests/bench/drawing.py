@@ -2,9 +2,9 @@
 
     python tests/bench/drawing.py
 
-Prints a table in milliseconds: the scene made from metadata and packed (of processor time), first drawn (from the script's
-start to the painted frame), and then, over 60 moves of the pointer, from the move to the painted frame
-(median and 95th of 100). The page's own frames come every 16.7 ms.
+Prints a table in milliseconds: the scene made from metadata and packed (of processor time), first drawn
+(from the script's start to the painted frame), and then, over 60 moves of the pointer, from the move to
+the painted frame (median and 95th of 100). The page's own frames come every 16.7 ms.
 """
 
 import statistics

@@ -70,6 +70,21 @@ def test_fields_change_colours_and_hosts(session):
     assert "2 hosts of 6 ranks" in panel.view.scene.panels[0].caption
 
 
+def test_a_rank_and_a_chunk_that_are_pressed_are_the_sessions(session):
+    session.change(rank=2)
+    panel = TensorPanel(session)
+    assert panel.view.rank == 2
+    panel.view.rank = 5
+    assert session.rank == 5
+    session.change(rank=-1)
+    assert panel.view.rank == -1
+    panel.view.picked = {"panel": "tensor", "mark": 3}
+    rows = session.metadata.chunk_rows(0)
+    assert session.file == session.metadata.chunks.file[rows][3]
+    panel.view.picked = {"panel": "mesh", "mark": 0}
+    assert session.file == session.metadata.chunks.file[rows][3]
+
+
 def test_one_change_is_told_once(session):
     panel, told = TensorPanel(session), []
     session.listen(lambda changed: told.append(set(changed)))
