@@ -22,7 +22,6 @@ class Table {
     this.titles = make("div", { class: "ckt-head", role: "row", "aria-rowindex": "1" });
     this.grid = make("div", { class: "ckt-grid", role: this.tree ? "treegrid" : "grid", tabindex: "0", "aria-label": this.head.label },
       this.titles, this.space);
-    this.grid.style.height = `${HIGH * (1 + this.head.most) + 3}px`;      // always the same: nothing below it jumps
     this.status = make("div", { class: "ckt-status", role: "status", "aria-live": "polite" });
     this.root = make("div", { class: "ckt-table" }, this.tools(), this.grid, this.status);
     el.append(this.root);
@@ -123,6 +122,9 @@ class Table {
     this.version = version;
     lines.forEach((line, i) => this.lines.set(first + i, line));
     this.space.style.height = `${total * HIGH}px`;
+    // A tree that is folded leaves what stands below it where it is.
+    const high = this.tree ? this.head.most : Math.min(this.head.most, Math.max(1, total));
+    this.grid.style.height = `${HIGH * (1 + high) + 3}px`;
     this.grid.setAttribute("aria-rowcount", String(total + 1));
     this.at = Math.max(0, Math.min(this.at, total - 1));
     if (show >= 0 && this.page.token !== this.token) { this.at = show; this.into(show); }

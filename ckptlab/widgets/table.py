@@ -41,7 +41,7 @@ class TableView(anywidget.AnyWidget):
     """Some lines of a table, and how many there are; `refresh()` shows it anew when it has changed.
 
     `name` is what the CSV file is called, `search` the hint in the field to type in, `switch` the
-    words beside a box to tick ("": there is none). It is `most` lines high.
+    words beside a box to tick ("": there is none). `most` is how many lines are seen at once.
     """
 
     _esm = (_HERE / "table.js").read_text(encoding="utf-8")
