@@ -70,13 +70,9 @@ class Agreed:
 
 def offer(leaves: Mapping[str, Leaf], team: Team) -> Offer:
     """This rank's part of a save; objects are pickled here."""
-    held: dict[str, Held] = {}
-    objects: dict[str, bytes] = {}
-    for fqn, leaf in leaves.items():
-        if isinstance(leaf.value, torch.Tensor):
-            held[fqn] = hold(fqn, leaf.value, team.global_rank, team.ranks)
-        else:
-            objects[fqn] = _pickled(fqn, leaf.value)
+    tensors = {fqn: leaf.value for fqn, leaf in leaves.items() if isinstance(leaf.value, torch.Tensor)}
+    objects = {fqn: _pickled(fqn, leaf.value) for fqn, leaf in leaves.items() if fqn not in tensors}
+    held = hold(tensors, team.global_rank, team.ranks)
     return Offer(held, objects, {fqn: leaf.path for fqn, leaf in leaves.items()})
 
 

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -192,12 +193,12 @@ class _Target:
     made: Mapping[str, torch.Tensor]
     found: Sequence[Mismatch]
 
-    @property
+    @cached_property
     def missing(self) -> set[str]:
         """The keys that the checkpoint has not."""
         return {m.fqn for m in self.found if m.kind == "missing"}
 
-    @property
+    @cached_property
     def fitting(self) -> tuple[str, ...]:
         """The keys that the checkpoint has."""
         missing = self.missing
@@ -235,14 +236,10 @@ def _target(
     state = expand(state_dict)
     leaves = flatten(state)
     chosen = selected(leaves, keys)
-    held: dict[str, Held] = {}
-    made: dict[str, torch.Tensor] = {}
-    for fqn in chosen:
-        value = leaves[fqn].value
-        if isinstance(value, torch.Tensor):
-            if without_memory(value):
-                value = made[fqn] = materialized(value, device)
-            held[fqn] = hold(fqn, value, team.global_rank, team.ranks)
+    values = {fqn: leaves[fqn].value for fqn in chosen}
+    made = {fqn: materialized(value, device) for fqn, value in values.items() if without_memory(value)}
+    tensors = {fqn: value for fqn, value in values.items() if isinstance(value, torch.Tensor)} | made
+    held = hold(tensors, team.global_rank, team.ranks)
     wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])

@@ -21,7 +21,7 @@ from ckptlab.engine.agree import Agreed, Offer, Told, announce, offer, settle
 from ckptlab.engine.divergence import NOTHING_SHARED, Digests, refuse_diverged, replicas_of
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import expand, flatten
-from ckptlab.engine.writing import Source, write_files
+from ckptlab.engine.writing import Source, Taken, write_files
 from ckptlab.errors import CheckpointError, LostError, PathError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.metadata import Extent, Metadata
@@ -125,9 +125,9 @@ def _save(
         assert ground is not None
         agreed = settle([one for one, _ in told], mine, team)
         plan = plan_save(agreed.held, max(team.ranks) + 1)
-        source = _place(plan, agreed, mine, ground)
-    # The plan is the same on every rank, so all of them compare, or none.
-    compared = replicas == "check" and plan.replicated and team.world > 1
+        # The plan is the same on every rank, so all of them compare, or none.
+        compared = replicas == "check" and plan.replicated and team.world > 1
+        source = _place(plan, agreed, mine, ground, {} if compared else None)
     own = [team.global_rank * ground.threads + i for i in range(ground.threads)]
     chunks = source.metadata.chunks
     here = np.isin(chunks.file, own)
@@ -143,7 +143,8 @@ def _save(
             record = beside.submit(_record, files, source.metadata, sync) if team.rank == 0 else None
             write_files(files, own, source, sync, trace)
             # What was written has its crcs by now.
-            shared.append(replicas_of(mine.held, team, source.crcs) if compared else NOTHING_SHARED)
+            known = source.crcs
+            shared.append(NOTHING_SHARED if known is None else replicas_of(mine.held, team, known))
             records.append(record.result() if record else b"")
             return shared[0].digests
 
@@ -169,11 +170,10 @@ def _save(
 
 def _threads(team: Team, mine: Offer, files: Files) -> int:
     """How many files each rank writes at once if nobody said: one, unless there is much to write."""
-    much = sum(held.holding.tensor.nbytes for held in mine.held.values()) >= _MUCH
-    if much and not files.mapped:
-        # A far file is sent part after part, each a wait.
-        return _FAR_FILES
-    return min(2, os.cpu_count() or 1) if team.world == 1 and much else 1
+    # A far file is sent part after part, each a wait; the cores that a rank has alone are few.
+    many = _FAR_FILES if not files.mapped else min(2, os.cpu_count() or 1) if team.world == 1 else 1
+    much = many > 1 and sum(held.holding.tensor.nbytes for held in mine.held.values()) >= _MUCH
+    return many if much else 1
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ def _prepare(files: Files, overwrite: bool, threads: int) -> _Ground | Checkpoin
     return _Ground(save_id[:8] if old else "", save_id, threads)
 
 
-def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground) -> Source:
+def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground, crcs: Taken | None) -> Source:
     """Where each chunk and object lies; the same on every rank."""
     chunks, end = plan.chunks(lambda dtype, shape: template(dtype, shape).length, ground.threads)
     objects = {}
@@ -218,7 +218,7 @@ def _place(plan: SavePlan, agreed: Agreed, mine: Offer, ground: _Ground) -> Sour
         agreed.layouts,
         ground.save_id,
     )
-    return Source(plan, metadata, mine.held, mine.objects)
+    return Source(plan, metadata, mine.held, mine.objects, crcs)
 
 
 def _record(files: Files, metadata: Metadata, sync: bool) -> bytes:

@@ -94,7 +94,9 @@ def expand(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _stateful(value: object) -> TypeGuard[Stateful]:
     # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
-    return not isinstance(value, _NEVER_STATEFUL) and isinstance(value, Stateful)
+    return (
+        type(value) is not DTensor and not isinstance(value, _NEVER_STATEFUL) and isinstance(value, Stateful)
+    )
 
 
 def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
@@ -104,7 +106,11 @@ def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
     """
     found: dict[str, Leaf] = {}
     for key, value in state.items():
-        _visit(found, (str(key),), value)
+        if type(value) is DTensor and type(key) is str and key not in found:
+            # Most leaves are this, and need not be looked into.
+            found[key] = Leaf(key, (key,), value)
+        else:
+            _visit(found, (str(key),), value)
     return found
 
 
@@ -191,14 +197,49 @@ def _grow(container: Any, key: str | int, default: Any) -> Any:
     return container.setdefault(key, default)
 
 
-def hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held:
-    """What this rank holds of a tensor, and what it knows of the others; a plain one is on all `ranks`.
+def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) -> dict[str, Held]:
+    """What this rank holds of some tensors, and what it knows of the others; plain ones are on all `ranks`.
 
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor.
     """
-    if isinstance(value, DTensor):
-        return _hold_dtensor(fqn, value, rank)
+    alike: dict[tuple[object, ...], _Cut] = {}
+    held = {}
+    for fqn, value in values.items():
+        if not isinstance(value, DTensor):
+            held[fqn] = _hold(fqn, value, rank, ranks)
+            continue
+        spec, local = value._spec, value._local_tensor
+        meta = spec.tensor_meta
+        assert meta is not None
+        # The mesh lives as long as the values do, and hashing it and the placements takes far longer.
+        where = [
+            (type(p), getattr(p, "dim", None), getattr(p, "split_factor", None)) for p in spec.placements
+        ]
+        key = (id(spec.mesh), meta.shape, meta.dtype, *where)
+        cut = alike.get(key)
+        if cut is None:
+            cut = alike[key] = _cut(fqn, value, rank)
+        dtype, layout, shape, shards, mine = cut
+        holding = Holding(Tensor(fqn, dtype, shape), shards)
+        memory = local.detach() if local.requires_grad else local
+        held[fqn] = Held(holding, mine, (memory,) * len(mine.rank), layout)
+    return held
+
+
+_Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards]
+"""Dtype, layout, shape, what every rank holds, and what this one does."""
+
+
+def _cut(fqn: str, value: DTensor, rank: int) -> _Cut:
+    dtype, spec = _dtype(fqn, value.dtype), value._spec
+    try:
+        return dtype, *_sharded(spec.mesh, spec.placements, value.shape, rank)
+    except LayoutError as error:
+        raise LayoutError(f"{fqn!r}: {error}") from None
+
+
+def _hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held:
     tensor = Tensor(fqn, _dtype(fqn, value.dtype), tuple(value.shape))
     if isinstance(value, ShardedTensor):
         return _hold_sharded(tensor, value, rank)
@@ -208,18 +249,6 @@ def hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held
         )
     holding = everywhere(tensor, ranks)
     return Held(holding, _of(holding.shards, rank), (value.detach(),), plain=True)
-
-
-def _hold_dtensor(fqn: str, value: DTensor, rank: int) -> Held:
-    spec = value._spec
-    known = spec.tensor_meta
-    assert known is not None
-    try:
-        layout, shape, shards, mine = _sharded(spec.mesh, spec.placements, known.shape, rank)
-    except LayoutError as error:
-        raise LayoutError(f"{fqn!r}: {error}") from None
-    memory = (value._local_tensor.detach(),) * len(mine.rank)
-    return Held(Holding(Tensor(fqn, _dtype(fqn, known.dtype), shape), shards), mine, memory, layout)
 
 
 @lru_cache(maxsize=4096)

@@ -51,11 +51,9 @@ def verify_loaded(
     checkpoint = open_checkpoint(path)
     elements, different = 0, []
     leaves = flatten(expand(state_dict))
-    wanted = {
-        fqn: hold(fqn, leaf.value, team.global_rank, team.ranks)
-        for fqn, leaf in leaves.items()
-        if isinstance(leaf.value, torch.Tensor) and fqn in checkpoint.metadata.rows
-    }
+    known = checkpoint.metadata.rows
+    tensors = {k: v.value for k, v in leaves.items() if isinstance(v.value, torch.Tensor) and k in known}
+    wanted = hold(tensors, team.global_rank, team.ranks)
     total = sum(
         int(h.mine.boxes.numel.sum()) * h.memory[0].element_size() for h in wanted.values() if h.memory
     )

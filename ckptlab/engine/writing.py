@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,18 +29,22 @@ _FEW = 4
 _MOST_BUFFERS = 1000
 
 
+Taken = dict[tuple[str, Box], int]
+"""The crc of a tensor's box."""
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """What a rank writes from: its tensors, its objects as bytes, and the plan that says what of them.
 
-    `crcs` takes in that of each box that is written.
+    `crcs`, if anybody wants to know, takes in that of each box that is written.
     """
 
     plan: SavePlan
     metadata: Metadata
     held: Mapping[str, Held]
     objects: Mapping[str, bytes]
-    crcs: dict[tuple[str, Box], int] = field(default_factory=dict)
+    crcs: Taken | None = None
 
 
 def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:
@@ -116,8 +120,9 @@ def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> No
         found = _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
     else:
         found = [_put_chunk(stream, frame, one.piece(*place)) for one, _, frame, place in chunks]
-    names = ((one.holding.tensor.fqn, box) for one, box, _, _ in chunks)
-    source.crcs.update(zip(names, found, strict=True))
+    if source.crcs is not None:
+        names = ((one.holding.tensor.fqn, box) for one, box, _, _ in chunks)
+        source.crcs.update(zip(names, found, strict=True))
 
 
 def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> list[int]:

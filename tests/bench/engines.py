@@ -73,7 +73,7 @@ def save_limit(state, like, path, sync):
     for row, tensor in enumerate(saved.tensors):
         boxes, writers = saved.boxes(row), saved.chunk_writers(row)
         for i in np.flatnonzero(writers == rank).tolist():
-            held = engine.state.hold(tensor.fqn, state[tensor.fqn], rank, range(dist.get_world_size()))
+            held = _held(tensor.fqn, state[tensor.fqn])
             pieces.append(_bytes(held.piece_of(boxes[i])))
     total = sum(p.nbytes for p in pieces)
 
@@ -89,6 +89,10 @@ def save_limit(state, like, path, sync):
             os.close(file)
 
     return run
+
+
+def _held(fqn, value):
+    return engine.state.hold({fqn: value}, dist.get_rank(), range(dist.get_world_size()))[fqn]
 
 
 def _write(file, batch, at):
@@ -110,7 +114,7 @@ def load_limit(state, path):
     saved, rank = checkpoint.metadata, dist.get_rank()
     runs, boxes = [], []
     for fqn, value in state.items():
-        held = engine.state.hold(fqn, value, rank, range(dist.get_world_size()))
+        held = _held(fqn, value)
         row = saved.rows[fqn]
         tensor, chunks = saved.tensors[row], saved.boxes(row)
         reads = plan_load(saved, [Holding(tensor, held.mine)]).reads[0]

@@ -99,21 +99,21 @@ def test_a_stateful_is_asked_for_its_state_and_given_it_back():
 
 def test_a_plain_tensor_is_held_whole_by_every_rank():
     value = torch.ones(3, 2)
-    held = hold("w", value, 2, (1, 2))
+    held = hold({"w": value}, 2, (1, 2))["w"]
     assert held.plain
     assert held.layout is None
     assert held.holding.shards.rank.tolist() == [1, 2]
     assert len(held.mine) == 1
     assert held.piece_of(held.mine.boxes[0]).data_ptr() == value.data_ptr()
-    assert len(hold("none", torch.ones(0, 2), 0, (0,)).mine) == 0
-    assert hold("scalar", torch.tensor(1.0), 0, (0,)).holding.tensor.shape == ()
+    assert len(hold({"none": torch.ones(0, 2)}, 0, (0,))["none"].mine) == 0
+    assert hold({"scalar": torch.tensor(1.0)}, 0, (0,))["scalar"].holding.tensor.shape == ()
 
 
 def test_what_has_no_boxes_is_refused():
     with pytest.raises(LayoutError, match=r"'w' is a torch.sparse_coo tensor.*to_dense"):
-        hold("w", torch.eye(2).to_sparse(), 0, (0,))
+        hold({"w": torch.eye(2).to_sparse()}, 0, (0,))
     with pytest.raises(LayoutError, match=r"'w' has dtype torch.bits8"):
-        hold("w", torch.zeros(2, dtype=torch.uint8).view(torch.bits8), 0, (0,))
+        hold({"w": torch.zeros(2, dtype=torch.uint8).view(torch.bits8)}, 0, (0,))
 
 
 def test_a_plain_parameter_has_plain_state():
