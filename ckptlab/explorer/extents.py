@@ -5,6 +5,7 @@ Columns, and a way to put together those too narrow to be seen. Plain data: no t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,9 @@ import numpy.typing as npt
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata
 
-CHUNK, OBJECT, BETWEEN, LOST, ALIEN = range(5)
-"""Kinds of extents: a chunk, an object, bytes that are neither, bytes that the file has not got (any
-more), a file that is none of the checkpoint's."""
+CHUNK, OBJECT, WRAPPING, BETWEEN, LOST, ALIEN = range(6)
+"""Kinds of extents: a chunk (or its elements), an object, what is round a chunk's elements, bytes that
+are neither, bytes that the file has not got (any more), a file that is none of the checkpoint's."""
 
 Bools = npt.NDArray[np.bool_]
 
@@ -64,6 +65,25 @@ def extents(metadata: Metadata, file: int, size: int) -> Extents:
     held = np.flatnonzero(length > 0)
     order = held[np.argsort(start[held], kind="stable")]
     return _with_gaps(start[order], length[order], kind[order], item[order], tensor[order], max(size, 0))
+
+
+def unwrapped(found: Extents, elements: Callable[[int], tuple[int, int] | None]) -> Extents:
+    """The same with each chunk taken apart: header, elements, directory.
+
+    `elements` tells for the row of a chunk where its elements begin and end in the file, if it can be told.
+    """
+    parts: list[tuple[int, int, int, int]] = []
+    for i, (start, stop, kind) in enumerate(
+        zip(found.start.tolist(), found.stop.tolist(), found.kind.tolist(), strict=True)
+    ):
+        inner = elements(int(found.item[i])) if kind == CHUNK else None
+        low, high = inner if inner and start <= inner[0] <= inner[1] <= stop else (start, stop)
+        parts += [(i, start, low, WRAPPING), (i, low, high, kind), (i, high, stop, WRAPPING)]
+    rows = np.array([part for part in parts if part[1] < part[2]], np.int64).reshape(-1, 4)
+    whole = rows[:, 0]
+    return Extents(
+        rows[:, 1], rows[:, 2], rows[:, 3], found.item[whole], found.tensor[whole], found.at[whole]
+    )
 
 
 def alien(size: int) -> Extents:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ckptlab.explorer.extents import ALIEN, BETWEEN, CHUNK, LOST, OBJECT, Extents, merged
+from ckptlab.explorer.extents import ALIEN, BETWEEN, CHUNK, LOST, OBJECT, WRAPPING, Extents, merged, unwrapped
 from ckptlab.explorer.files import Files, Inside
 from ckptlab.explorer.scene import (
     FILLED,
@@ -38,13 +38,17 @@ PIXELS = 720
 PAGE = 12
 """Bars of one picture."""
 
-WIDE, _LOW, _TALL = 100.0, 0.5, 0.9
+TAKEN_APART = 200
+"""Chunks in view up to which the heads of their archives are read, to draw what is round their elements."""
+
+WIDE, _THIN, _LOW, _TALL = 100.0, 0.24, 0.5, 0.9
 _NAME = 24
-_STYLES = {CHUNK: FILLED, OBJECT: FILLED, BETWEEN: HATCHED, LOST: OUTLINED, ALIEN: HATCHED}
+_STYLES = {CHUNK: FILLED, OBJECT: FILLED, WRAPPING: FILLED, BETWEEN: HATCHED, LOST: OUTLINED, ALIEN: HATCHED}
 
 _KEYS = (
     Key("colour: the {by}", 0, FILLED),
     Key("tall: the chosen tensor", 0, FILLED),
+    Key("thin: what is round the elements of a chunk", NEUTRAL, FILLED),
     Key("grey: objects", NEUTRAL, FILLED),
     Key("hatched: in no chunk and no object", NEUTRAL, HATCHED),
     Key("outline: should be there, and is not", NEUTRAL, OUTLINED),
@@ -100,12 +104,15 @@ def file_scene(files: Files, file: int, low: int, high: int, fqn: str, colours: 
     high = max(high, low + 1)
     rows = min(PAGE, max(1, -(-(high - low) // 4096)))
     step = -(-(high - low) // rows)
+    seen = inside.found.within(low, high)
+    if files.checkpoint.files.mapped and int((seen.kind == CHUNK).sum()) <= TAKEN_APART:
+        seen = unwrapped(inside.found, files.elements).within(low, high)
     bars, notes = [], []
     for y in range(rows):
         a = low + y * step
         b = min(high, a + step)
         if a < b:
-            bars.append(_Bar(inside, inside.found.within(a, b), a, a + step, y))
+            bars.append(_Bar(inside, seen.within(a, b), a, a + step, y))
             notes.append(Note(-0.1, y + 0.5, f"{a:,}", "end"))
     title = f"The bytes of {files.names[file]}"
     whole = high - low >= max(int(files.size[file]), int(files.needed[file]))
@@ -168,8 +175,8 @@ def _marks(files: Files, bar: _Bar, colours: Colours) -> _Marked:
     row = files.checkpoint.metadata.rows.get(inside.fqn, -2)
     one = merged(found, bar.low, bar.high, PIXELS, found.tensor == row)
     scale = WIDE / (bar.high - bar.low)
-    mine = found.tensor[one.first] == row
-    tall = np.where(mine, _TALL, _LOW)
+    mine = (found.tensor[one.first] == row) & (one.kind != WRAPPING)
+    tall = np.where(mine, _TALL, np.where(one.kind == WRAPPING, _THIN, _LOW))
     box = np.stack(
         [
             (one.start - bar.low) * scale,
@@ -185,23 +192,25 @@ def _marks(files: Files, bar: _Bar, colours: Colours) -> _Marked:
     alone = one.number == 1
     tensor = np.where(alone, found.tensor[one.first], -1)
     holds = [
-        " ".join(inside.said(int(found.at[i]))).strip() if n == 1 else _many(found, int(i), int(n))
+        _one(inside, found, i) if n == 1 else _many(found, i, n)
         for i, n in zip(one.first.tolist(), one.number.tolist(), strict=True)
     ]
     file = np.full(len(box), inside.file, np.int64)
     return _Marked((box, colour, style, file, one.start, one.stop, one.number, tensor), holds)
 
 
+def _one(inside: Inside, found: Extents, i: int) -> str:
+    """A single extent in words."""
+    said = " ".join(inside.said(int(found.at[i]))).strip()
+    return f"round the elements of {said}" if found.kind[i] == WRAPPING else said
+
+
 def _many(found: Extents, first: int, number: int) -> str:
     """Several extents in words: `37 chunks of 12 tensors, 2 objects`."""
     part = slice(first, first + number)
-    tensors = found.tensor[part]
-    tensors = tensors[tensors >= 0]
-    said = (
-        [f"{count(len(tensors), 'chunk')} of {count(len(np.unique(tensors)), 'tensor')}"]
-        if len(tensors)
-        else []
-    )
+    of_chunks = found.tensor[part] >= 0
+    chunks, tensors = (len(np.unique(each[part][of_chunks])) for each in (found.item, found.tensor))
+    said = [f"{count(chunks, 'chunk')} of {count(tensors, 'tensor')}"] if chunks else []
     objects = int((found.kind[part] == OBJECT).sum())
     between = int((found.kind[part] == BETWEEN).sum())
     said += [count(objects, "object")] if objects else []
@@ -213,11 +222,12 @@ def _legend(marks: Marks, colours: Colours) -> tuple[Key, ...]:
     """The lines that some mark is in need of."""
     by = "rank that wrote the file" if colours == "rank" else "file"
     seen = {(int(c) >= 0, int(s)) for c, s in zip(marks.colour, marks.style, strict=True)}
-    tall = bool((marks.box[:, 3] > (_LOW + _TALL) / 2).any())
+    thin = marks.box[:, 3] < (_LOW + _THIN) / 2
     need = (
         (True, FILLED) in seen,
-        tall,
-        (False, FILLED) in seen,
+        bool((marks.box[:, 3] > (_LOW + _TALL) / 2).any()),
+        bool(thin.any()),
+        bool((~thin & (marks.colour < 0) & (marks.style == FILLED)).any()),
         any(style == HATCHED for _, style in seen),
         any(style == OUTLINED for _, style in seen),
     )

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ckptlab.errors import CorruptError
+from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.explorer.extents import ALIEN, BETWEEN, CHUNK, LOST, OBJECT, Extents, alien, extents, wrapping
 from ckptlab.explorer.scene import count
 from ckptlab.explorer.table import Column, Line
@@ -25,6 +25,7 @@ from ckptlab.storage.finding import Finding
 from ckptlab.storage.leftovers import check_names, check_parts
 from ckptlab.storage.safetensors import INDEX_SUFFIX
 from ckptlab.storage.sidecar import sidecar_file
+from ckptlab.storage.torch_save import locate
 
 Standing = Literal["missing", "short", "unfinished", "stale", "whole", "index", "other"]
 """How a file stands: not there; cut off; left by a save that did not end, or by another; as it should be;
@@ -151,6 +152,32 @@ class Files:
         if file >= len(self.checkpoint.metadata.files):
             return alien(int(self.size[file]))
         return extents(self.checkpoint.metadata, file, int(self.size[file]))
+
+    def elements(self, chunk: int) -> tuple[int, int] | None:
+        """Where in its file the elements of a chunk begin and end; None if that cannot be told."""
+        opened = self.checkpoint
+        columns, metadata = opened.metadata.chunks, opened.metadata
+        start, length = int(columns.start[chunk]), int(columns.length[chunk])
+        name, row = (
+            metadata.files[columns.file[chunk]],
+            int(np.searchsorted(columns.first, chunk, "right")) - 1,
+        )
+        tensor, box = metadata.tensors[row], metadata.boxes(row)[chunk - int(columns.first[row])]
+        try:
+            inner = (
+                opened.payloads[chunk]
+                if opened.payloads is not None
+                else locate(
+                    lambda at, n: opened.files.read(name, start + at, n),
+                    length,
+                    tensor.dtype,
+                    box.shape,
+                    name,
+                )
+            )
+        except CheckpointError:
+            return None
+        return start + inner.start, start + inner.start + inner.nbytes
 
     # ---- the table
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import ckptlab
+from ckptlab.explorer import filemap
 from ckptlab.explorer.extents import ALIEN, BETWEEN, CHUNK, LOST, OBJECT, extents, merged
 from ckptlab.explorer.filemap import PAGE, PIXELS, file_scene, files_scene
 from ckptlab.explorer.files import Files, Inside
@@ -159,10 +160,33 @@ def test_a_picture_of_a_file_has_its_bytes_in_rows(saved):
     assert (drawn.stop - drawn.start).sum() == files.size[0]
     tall = panel.marks.box[:, 3] > 0.8
     row = files.checkpoint.metadata.rows["big"]
-    np.testing.assert_array_equal(tall, drawn.tensor == row)
+    thin = panel.marks.box[:, 3] < 0.3
+    np.testing.assert_array_equal(tall, (drawn.tensor == row) & ~thin)
     assert 0 < tall.sum() < len(tall)
-    holds = {panel.marks.facts[0].show(i) for i in range(len(tall))}
-    assert holds == {"big [0:300, 0:20]", "small [0:3]", "object step"}
+    holds = [panel.marks.facts[0].show(i) for i in range(len(tall))]
+    assert set(holds) == {
+        "big [0:300, 0:20]", "round the elements of big [0:300, 0:20]", "object step",
+        "small [0:3]", "round the elements of small [0:3]",
+    }  # fmt: skip
+    # What is round the elements is thin, and what is thick are the elements, to the byte.
+    size = drawn.stop - drawn.start
+    assert size[tall].sum() == 300 * 20 * 4
+    assert size[[said == "small [0:3]" for said in holds]].sum() == 12
+    np.testing.assert_array_equal(thin, ["round" in said for said in holds])
+
+
+def test_chunks_of_many_are_not_taken_apart(saved, monkeypatch):
+    monkeypatch.setattr(filemap, "TAKEN_APART", 1)
+    files = files_of(saved)
+    marks = file_scene(files, 0, 0, int(files.size[0]), "big").scene.panels[0].marks
+    assert (marks.box[:, 3] > 0.3).all()
+
+
+def test_a_chunk_that_is_damaged_is_not_taken_apart(copy):
+    files = files_of(copy)
+    data_file(copy).write_bytes(bytes(int(files.size[0])))
+    assert files.elements(0) is None
+    assert file_scene(files, 0, 0, int(files.size[0]), "big").scene.panels
 
 
 def test_a_picture_of_files_tells_how_each_stands(copy):

@@ -54,6 +54,7 @@ def test_lines_of_both_tables_can_be_pressed(panel):
 def test_what_is_drawn_as_one_is_looked_into(panel, monkeypatch):
     monkeypatch.setattr(filemap, "PIXELS", 2)
     monkeypatch.setattr(filemap, "PAGE", 1)
+    monkeypatch.setattr(filemap, "TAKEN_APART", 0)
     panel.session.change(file=0, fqn="")
     whole = panel._part
     assert sorted(panel._drawn.number.tolist()) == [1, 2]
