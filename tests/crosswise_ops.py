@@ -6,6 +6,7 @@ before it is loaded.
 
 from __future__ import annotations
 
+import os
 import zlib
 from dataclasses import dataclass
 
@@ -233,3 +234,15 @@ def saved_stripes(ctx, path):
         except stock_dcp.CheckpointException as error:  # a BaseException
             return str(error)
     return ""
+
+
+def several_files(ctx, path):
+    """Saved by three threads a rank, a file each, without waiting for the disk: as stock loads it."""
+    with quiet():
+        our_dcp.save(
+            grid(ctx, ["tiles", "hsdp"]),
+            storage_writer=our_dcp.FileSystemWriter(path, thread_count=3, sync_files=False),
+        )
+    dist.barrier()
+    names = sorted(name for name in os.listdir(path) if name.startswith(f"__{ctx.rank}_"))
+    return names, load_grid(ctx, path, "stock", ["tiles", "hsdp"], ["columns"])["columns"]

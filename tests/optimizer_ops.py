@@ -229,3 +229,21 @@ def groups_that_differ(ctx, path):
         model, optimizer = _experts(ctx, 1)
         _step(ctx, model, optimizer, 1, 5)
         return failure(lambda: ckptlab.save(_told(model, optimizer), path))
+
+
+def model_without_memory(ctx, path, saver):
+    """A model on the meta device, cut by FSDP2, loaded from another's checkpoint: how that came out."""
+    with quiet():
+        first, _ = _built(ctx, 1, "hsdp", "sgd")
+        DCP[saver].save({"model": first}, checkpoint_id=path)
+        with torch.device("meta"):
+            second = Net(2)
+        for layer in (*second.children(), second):
+            fully_shard(layer, mesh=row_mesh(ctx))
+        empty = all(parameter.is_meta for parameter in second.parameters())
+        ckptlab.load({"model": second}, path)
+        pairs = list(zip(first.named_parameters(), second.parameters(), strict=True))
+        wrong = [name for (name, a), b in pairs if not same(whole(a.detach()), whole(b.detach()))]
+        kept = all(type(b) is type(a) and b.requires_grad == a.requires_grad for (_, a), b in pairs)
+        batch = torch.ones(2, 7, device=ctx.device)
+        return empty, wrong, kept, len(pairs), same(first(batch).detach(), second(batch).detach())

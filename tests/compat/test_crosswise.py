@@ -74,3 +74,10 @@ def test_pieces_that_do_not_touch_are_refused_by_stock_and_saved_by_ours(ranks4,
     arguments = str(tmp_path / "ours"), "ours", "stock", ["stripes"], ["rows", "copies"]
     for found in ranks4.run(ops.from_any_to_any, *arguments):
         assert all(one.different == () and one.elements for one in found.values())
+
+
+def test_several_files_a_rank_that_nobody_waited_for(ranks4, tmp_path):
+    for rank, (names, found) in enumerate(ranks4.run(ops.several_files, str(tmp_path))):
+        assert names == [f"__{rank}_{i}.distcp" for i in range(3)]
+        assert (found.tensors, found.different) == (2 * len(ops.SHAPES), ())
+        assert found.elements

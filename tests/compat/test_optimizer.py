@@ -46,3 +46,8 @@ def test_groups_that_differ_between_ranks_are_refused_with_the_way_out(ranks4, t
     assert failure.problems == ("optim.param_groups.0.params",)
     assert "flatten_optimizer_state_dict=True" in failure.message
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("saver", ["ours", "stock"])
+def test_a_model_without_memory_is_filled_under_its_own_sharding(ranks4, tmp_path, saver):
+    assert ranks4.run(ops.model_without_memory, str(tmp_path), saver) == [(True, [], True, 8, True)] * 4
