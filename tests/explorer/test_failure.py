@@ -1,5 +1,7 @@
 """Failures in order: what an error says, taken apart."""
 
+import dataclasses
+
 from saved import hsdp_metadata
 
 from ckptlab.errors import CorruptError, LayoutError, MismatchError, RankError
@@ -73,3 +75,8 @@ def test_tracebacks_come_last():
     seen = failed(RankError("rank 0 failed: ZeroDivisionError: x", 0, "", ["Traceback:\n  boom"]), METADATA)
     assert seen.cause == "ZeroDivisionError: x"
     assert seen.more == "Traceback:\n  boom"
+
+
+def test_of_file_names_that_are_parts_of_each_other_the_whole_one_is_told():
+    longer = dataclasses.replace(METADATA, files=(FILE, f"{FILE}0", *METADATA.files[2:]))
+    assert failed(CorruptError(f"/x/{FILE}0: its bytes have crc 1"), longer).file == f"{FILE}0"

@@ -83,3 +83,11 @@ def test_a_line_for_each_tensor_with_its_places():
     assert (table.chosen, len(table), table.caption) == (1, 2, "b: damaged")
     assert list(table.records())[1] == ("a", "float32", "2 x 3", 4, 0, "[0, 1]", "", "")
     assert len(table.lines(0, 1)[0].cells) == len(table.columns)
+
+
+def test_a_complex_element_is_nan_or_infinite_but_not_both(tmp_path):
+    nan, inf = torch.nan, torch.inf
+    tensor = torch.tensor([1.0, complex(nan, inf), complex(0, -inf), complex(inf, 2), complex(3, nan)])
+    save({"w": tensor}, tmp_path / "c", no_dist=True)
+    (found,) = scan(open_checkpoint(tmp_path / "c"))
+    assert (found.nan, found.first_nan, found.inf, found.first_inf) == (2, (1,), 2, (2,))

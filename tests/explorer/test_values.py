@@ -162,3 +162,15 @@ def test_a_wrong_part_and_a_damaged_file_are_said(tmp_path):
     file.write_bytes(data[: at + 8] + b"\x07" + data[at + 9 :])
     with pytest.raises(CorruptError, match="the file is damaged"):
         values_of(stored)
+
+
+def test_a_span_that_no_float_holds_and_one_too_narrow_to_cut(tmp_path):
+    wide = torch.tensor([-1.7e308, 0.0, 1.7e308], dtype=torch.float64)
+    narrow = torch.tensor([1.0, 1.0 + 2**-52, 1.0 + 2**-51], dtype=torch.float64)
+    save({"wide": wide, "narrow": narrow}, tmp_path / "c", no_dist=True)
+    checkpoint = open_checkpoint(tmp_path / "c")
+    seen = values_of(checkpoint["wide"], bins=4)
+    assert (seen.bins.tolist(), seen.edges[[0, 2, 4]].tolist()) == ([1, 0, 1, 1], wide.tolist())
+    seen = values_of(checkpoint["narrow"])
+    assert seen.bins.sum() == 3
+    assert (np.diff(seen.edges) > 0).all()
