@@ -35,7 +35,8 @@ const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= 
 class Panel {
   constructor(data, view, was) {      // `was`: the panel in whose place it stands
     const n = data.style.length, tiles = data.kind === "tiles";
-    Object.assign(this, { data, view, n, tiles, dense: dense(data), focus: Math.max(0, data.style.findIndex((style) => !around(style))) });
+    Object.assign(this, { data, view, n, tiles, dense: dense(data), focus: 0 });
+    this.focus = Math.max(0, data.style.findIndex((_, i) => !this.frames(i)));
     this.stage = make("div", { class: "ckl-stage" });
     this.figure = make("figure", { class: `ckl-panel ckl-${data.kind}`, "aria-label": data.title, "data-panel": data.name },
       make("div", { class: "ckl-heading" }, data.title), make("figcaption", {}, data.caption), this.stage);
@@ -75,6 +76,11 @@ class Panel {
     return (this.svg = make("svg", {
       role: "listbox", "aria-label": this.data.title, "aria-multiselectable": "true",
     }, ...this.shapes));
+  }
+
+  frames(i) {      // whether a mark stands round others: an outline of a single device is an empty one
+    const { style, kind } = this.data;
+    return style[i] === GROUND || (style[i] === OUTLINED && !(kind === "devices" && this.ranks(i).length === 1));
   }
 
   ranks(i) { return this.data.ranks.subarray(this.data.first[i], this.data.first[i + 1]); }
@@ -158,7 +164,7 @@ class Panel {
       const least = Math.min(c - a, d - b), gap = kind === "bars" ? 0 : least >= 12 ? 2 : least >= 5 ? 1 : 0;
       this.corners.set([a, b, Math.max(a + 1 / dpr, c - gap), Math.max(b + 1 / dpr, d - gap)], 4 * i);
     }
-    for (const frames of [true, false]) for (let i = 0; i < n; i++) if (around(style[i]) === frames && !this.hidden[i]) this.fill(i);
+    for (const frames of [true, false]) for (let i = 0; i < n; i++) if (this.frames(i) === frames && !this.hidden[i]) this.fill(i);
   }
 
   fill(i) {
@@ -208,7 +214,7 @@ class Panel {
     for (let i = 0; i < data.labels.length; i++) if (!hidden[i]) said.push(i);
     this.labels = new Map();
     if (said.length > CROWD) return;
-    const solid = said.filter((i) => !around(data.style[i])).map((i) => [i, corners.subarray(4 * i, 4 * i + 4)]);
+    const solid = said.filter((i) => !this.frames(i)).map((i) => [i, corners.subarray(4 * i, 4 * i + 4)]);
     for (const i of said) {
       const spot = this.labelSpots(i, measure).find(({ room }) => !this.taken.some((other) => !apart(room, other))
         && !solid.some(([j, box]) => j !== i && !apart(room, box)));
@@ -222,7 +228,7 @@ class Panel {
   labelSpots(i, measure) {      // where a label may stand, best first
     const { data: { labels, style, kind }, corners } = this, [x0, y0, x1, y1] = corners.subarray(4 * i, 4 * i + 4);
     if (!labels[i] || y1 - y0 < 13) return [];
-    const spots = [], frame = around(style[i]), y = (y0 + y1) / 2, short = labels[i].split(" ").at(-1);
+    const spots = [], frame = this.frames(i), y = (y0 + y1) / 2, short = labels[i].split(" ").at(-1);
     const spot = (text, low, mid, inside) => {
       const length = measure(text);
       return { text, x: low + length / 2, y: mid, inside, room: [low, mid - 7, low + length, mid + 7] };
@@ -330,7 +336,7 @@ class Panel {
     let best = this.focus, least = Infinity;
     for (let i = 0; i < this.n; i++) {
       const [u, v] = middle(i), ahead = (u - x) * dx + (v - y) * dy, aside = Math.abs((u - x) * dy) + Math.abs((v - y) * dx);
-      if (ahead <= 1 || (!this.tiles && around(this.data.style[i])) || ahead + 3 * aside >= least) continue;
+      if (ahead <= 1 || (!this.tiles && this.frames(i)) || ahead + 3 * aside >= least) continue;
       [best, least] = [i, ahead + 3 * aside];
     }
     return best;

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.font_manager import FontProperties
-from matplotlib.patheffects import withStroke
 from matplotlib.textpath import text_to_path
 
 SMALL, TEXT, HEAD, TITLE = 11, 12, 13, 15
@@ -75,7 +74,8 @@ class Pen:
         )
         style: dict[str, Any] = {"fontsize": size * _POINTS, "fontweight": "bold" if bold else "normal"}
         if halo:
-            style["path_effects"] = [withStroke(linewidth=2.2, foreground=self.paper)]
+            # Not a stroke round the letters: vectors would then have shapes in place of words.
+            style["bbox"] = {"facecolor": self.paper, "alpha": 0.7, "linewidth": 0, "pad": 0.8}
         turn: dict[str, Any] = {"rotation": 90, "rotation_mode": "default"} if turned else {}
         self._ax.text(x, y, text, color=colour or self.text, parse_math=False, **places, **style, **turn)
 
@@ -87,7 +87,9 @@ class Pen:
         """Boxes in stripes on a pale ground."""
         for shade in dict.fromkeys(colours):  # hatching has one colour a collection
             own = corners[[c == shade for c in colours]]
-            self._boxes(own, facecolors=shade + "38", edgecolors=shade, linewidths=0.7, hatch="/////")
+            # In two: an SVG would give the stripes the opacity of their ground.
+            self._boxes(own, facecolors=shade + "38", linewidths=0)
+            self._boxes(own, facecolors="none", edgecolors=shade, linewidths=0.7, hatch="/////")
 
     def ground(self, corners: Corners, colours: Sequence[str]) -> None:
         """Boxes that others stand on."""

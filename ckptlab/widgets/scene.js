@@ -81,5 +81,3 @@ function tall({ kind, height, style }) {      // most pixels a panel of fixed ra
   if (kind === "devices") return Math.min(420, Math.max(250, 40 * height));
   return kind === "tiles" ? Math.min(style.length > DENSE ? 360 : 280, UNIT * height) : 250;
 }
-
-function around(style) { return style === OUTLINED || style === GROUND; }      // marks that frame others

@@ -126,9 +126,11 @@ def tall(panel: Panel) -> float:
     return min(360.0 if len(panel.marks) > _DENSE else 280.0, UNIT * panel.height)
 
 
-def _around(panel: Panel) -> npt.NDArray[np.bool_]:
-    """Marks that frame others."""
-    return np.isin(panel.marks.style, (OUTLINED, GROUND))
+def _frames(panel: Panel) -> npt.NDArray[np.bool_]:
+    """Marks that stand round others; an outline of a single device is an empty one."""
+    style = panel.marks.style
+    alone = (np.diff(panel.marks.first) == 1) & (panel.kind == "devices")
+    return np.asarray((style == GROUND) | ((style == OUTLINED) & ~alone))
 
 
 def _plot(panel: Panel, usual: float, most: float) -> tuple[int, int]:
@@ -207,10 +209,10 @@ def _labels(panel: Panel, pen: Pen, corners: Corners, spot: _Spot, taken: list[_
     marks = panel.marks
     if not marks.labels or len(marks) > _CROWD:
         return
-    solid = ~_around(panel)
+    frames = _frames(panel)
     for i in range(len(marks.labels)):
-        others = corners[solid & (np.arange(len(marks)) != i)]
-        for text, room, inside in _rooms(panel, i, corners[i].tolist(), spot.edge):
+        others = corners[~frames & (np.arange(len(marks)) != i)]
+        for text, room, inside in _rooms(panel, i, bool(frames[i]), corners[i].tolist(), spot.edge):
             if any(_overlap(room, other) for other in taken) or _covers(others, room):
                 continue
             taken.append(room)
@@ -223,12 +225,14 @@ def _labels(panel: Panel, pen: Pen, corners: Corners, spot: _Spot, taken: list[_
             break
 
 
-def _rooms(panel: Panel, i: int, box: list[float], edge: float) -> Iterator[tuple[str, _Room, bool]]:
+def _rooms(
+    panel: Panel, i: int, frame: bool, box: list[float], edge: float
+) -> Iterator[tuple[str, _Room, bool]]:
     """What a label says and where it may stand, best first, and whether that is inside its mark."""
     (x0, y0, x1, y1), label, style = box, panel.marks.labels[i], panel.marks.style[i]
     if not label or y1 - y0 < 13:
         return
-    middle, frame, devices = (y0 + y1) / 2, style in (OUTLINED, GROUND), panel.kind == "devices"
+    middle, devices = (y0 + y1) / 2, panel.kind == "devices"
     short = label.rpartition(" ")[2]  # a number alone where there is no more room
     for text, pad in ((label, 6), (short, 2)):
         long = breadth(text)

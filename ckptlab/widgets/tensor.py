@@ -20,7 +20,7 @@ from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.widgets.panels import card
 from ckptlab.widgets.view import SceneView, with_picture
 
-_CUT_MOST = "those cut most"
+_CUT_MOST: tuple[str, tuple[int, ...]] = ("those cut most", ())
 _COLOURS = [("writing rank", "rank"), ("file", "file")]
 
 
@@ -81,10 +81,10 @@ class TensorPanel(ui.VBox):
         assert plane is not None
         ndim = len(plane.shape)
         pairs = [(f"{y} down, {x} across", (y, x)) for y, x in permutations(range(ndim), 2)]
-        options = ((_CUT_MOST, None), *(pairs if ndim > 1 else ()))
+        options = (_CUT_MOST, *pairs)
         if self.dims.options != options:
             self.dims.options = options
-        self.dims.value = self.session.dims
+        self.dims.value = self.session.dims or ()
         self.colours.value, self.hosts.value = self.session.colours, self.session.hosts
         others = [d for d in range(ndim) if d not in (plane.x, plane.y)]
         wanted = {d: max(0, plane.shape[d] - 1) for d in others}
@@ -107,7 +107,7 @@ class TensorPanel(ui.VBox):
             return
         plane = self.view.scene.panels[-1].plane
         assert plane is not None
-        dims = self.dims.value
+        dims = self.dims.value or None
         at = tuple(self.at[d].value if d in self.at else 0 for d in range(len(plane.shape)))
         self.session.change(
             colours=cast(Colours, self.colours.value),

@@ -1,4 +1,5 @@
 import io
+import re
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
@@ -82,10 +83,17 @@ def test_a_scene_is_saved_as_vectors_and_as_pixels(name, tmp_path):
         assert path.read_bytes() == first  # the same scene, the same file
     svg = (tmp_path / "picture.svg").read_text()
     assert "<image" not in svg  # vectors
+    stripes = re.findall(r'<pattern[^>]*>\s*<rect[^>]*fill="([^"]*)"', svg)
+    assert bool(stripes) == (name == "hsdp")
+    assert set(stripes) <= {"none"}  # which no ground of the same colour swallows
     words = "".join(ElementTree.fromstring(svg).itertext())
-    for panel in scene.panels:
-        if panel.title:
-            assert panel.title.split()[0] in words  # as words, not as shapes
+    for panel in scene.panels:  # as words, not as shapes
+        said = [
+            *panel.title.split(),
+            *(n.text for n in panel.notes),
+            *(w.split()[-1] for w in panel.marks.labels if w),
+        ]
+        assert [text for text in said if text not in words] == []
 
 
 def test_a_saved_picture_is_as_fine_and_as_dark_as_asked(tmp_path):

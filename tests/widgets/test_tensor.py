@@ -53,7 +53,7 @@ def test_what_the_session_is_told_the_fields_show(session):
     assert GROUND in panel.view.scene.panels[0].marks.style
     session.choose("w")
     assert panel.at == {}
-    assert panel.dims.value is None
+    assert panel.dims.label == "those cut most"
     assert panel.view.scene.title.startswith("w ")
     panel.close()
     session.choose("cube")
