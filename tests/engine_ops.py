@@ -52,6 +52,7 @@ class Counted:
 def counted_files():
     """Bytes of data files asked for by read or read_into, and the names of those that were mapped."""
     read, read_into, view = LocalFiles.read, LocalFiles.read_into, LocalFiles.view
+    read_checked = LocalFiles.read_checked
     asked, mapped = [], []
 
     def counting_read(self, name, start, length):
@@ -63,6 +64,11 @@ def counted_files():
         asked.append(sum(one.nbytes for one in into) if name.endswith(".distcp") else 0)
         return read_into(self, name, start, *into)
 
+    def counting_read_checked(self, name, start, *into):
+        asked.append(sum(one.nbytes for one in into) if name.endswith(".distcp") else 0)
+        with mock.patch.object(LocalFiles, "read_into", read_into):
+            return read_checked(self, name, start, *into)
+
     def counting_view(self, name, *where):
         if name.endswith(".distcp"):
             mapped.append(name)
@@ -71,6 +77,7 @@ def counted_files():
     with (
         mock.patch.object(LocalFiles, "read", counting_read),
         mock.patch.object(LocalFiles, "read_into", counting_read_into),
+        mock.patch.object(LocalFiles, "read_checked", counting_read_checked),
         mock.patch.object(LocalFiles, "view", counting_view),
     ):
         yield asked, mapped

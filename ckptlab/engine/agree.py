@@ -22,7 +22,7 @@ from ckptlab.engine.state import Held, Leaf, Path, hold
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Holding, among, merge
-from ckptlab.storage.template import crc32
+from ckptlab.storage.crc import crc32
 
 
 @dataclass(frozen=True)

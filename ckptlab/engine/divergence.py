@@ -18,7 +18,7 @@ from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Box, Shards
-from ckptlab.storage.template import crc32
+from ckptlab.storage.crc import crc32
 
 _MEASURED = 8
 """Shards of which the difference is measured; when many went apart, more would only take time."""

@@ -22,9 +22,10 @@ from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.template import crc32, template
+from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import Payload, locate, plain, stored_crc
 
 FAR_READS = 8

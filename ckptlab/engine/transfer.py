@@ -26,9 +26,10 @@ from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
 from ckptlab.plan.widen import widens
+from ckptlab.storage.crc import crc32, crcs
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
-from ckptlab.storage.template import crc32, crcs, template
+from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import Payload, plain
 
 _BLOCK = 1 << 20
@@ -160,19 +161,10 @@ class Source:
 
     def _read_whole(self, chunk: int, name: str, start: int, behind: memoryview, into: memoryview) -> Counts:
         """All elements of a chunk, and `behind` them the crc that was stored with them."""
-        crc, length = 0, len(into)
-        step = _BLOCK if self.files.mapped else length
-        for at in range(0, length, step):
-            block = into[at : at + step]
-            if at + step < length:
-                self.files.read_into(name, start + at, block)
-            else:
-                self.files.read_into(name, start + at, block, behind)
-            # Taken while the block is in the cache.
-            crc = crc32(block, crc)
+        crc = self.files.read_checked(name, start, into, behind)
         expected = int.from_bytes(behind[-4:], "little")
         self._at.compare(chunk, crc, expected)
-        return Counts(length, 1, len(behind), int(expected != 0))
+        return Counts(len(into), 1, len(behind), int(expected != 0))
 
     def _read_one(
         self, chunk: int, payload: Payload | None, box: Box, into: torch.Tensor, check: bool

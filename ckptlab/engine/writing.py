@@ -20,8 +20,9 @@ from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.save import SavePlan, Writes
+from ckptlab.storage.crc import crc32, crcs
 from ckptlab.storage.files import Buffer, Files, Writer
-from ckptlab.storage.template import Template, crc32, crcs, template
+from ckptlab.storage.template import Template, template
 
 _BLOCK = 1 << 20
 _SMALL = 32 << 10

@@ -16,6 +16,7 @@ from typing import Any
 from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.metadata import Metadata
 from ckptlab.storage.cover import differing
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.finding import named
@@ -30,7 +31,6 @@ from ckptlab.storage.safetensors import (
     read_index,
 )
 from ckptlab.storage.sidecar import TAIL, belongs, read_sidecar, sidecars
-from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file, open_torch_parts
 from ckptlab.storage.where import files_at, is_url, parted
 

@@ -20,6 +20,7 @@ from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.events import Trace
 from ckptlab.storage.archive import Read
 from ckptlab.storage.cover import Piece, check_boxes, check_bytes, differing, gaps, many
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.files import Files
 from ckptlab.storage.finding import Finding, What, count, named
@@ -28,7 +29,6 @@ from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.sidecar import read_sidecar, sidecar_file
 from ckptlab.storage.sound import Crc, Verdict, archives, check_archive, check_tensor
-from ckptlab.storage.template import crc32
 
 _BLOCK, _MOST = 4 << 20, 64
 _MISPLACED = ("wrapping", "other", "alien")

@@ -77,6 +77,13 @@ class Files(Protocol):
         `CorruptError` if the file has not got enough.
         """
 
+    def read_checked(self, name: str, start: int, into: memoryview, behind: memoryview) -> int:
+        """Fill two buffers that follow each other from byte `start`; the crc32 of the first.
+
+        It is taken while the bytes are in the processor's cache, where that can be. `CorruptError` if
+        the file has not got enough.
+        """
+
     def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
         """Say which extents of a file will be read, in any order, instead of what was said before.
 

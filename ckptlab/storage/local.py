@@ -16,11 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ckptlab.errors import CorruptError, PathError
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Buffer, Ints, Kind, Writer, inside
 
 _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 _OPEN_FILES = 64
 _SMALL = 1 << 20
+_BLOCK = 1 << 20
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
 class LocalFiles:
@@ -101,6 +104,22 @@ class LocalFiles:
                     self._require(name, start, length)
                     raise CorruptError(f"{self._path(name)}: changed while it was read", [name])
                 done += got
+
+    def read_checked(self, name: str, start: int, into: memoryview, behind: memoryview) -> int:
+        """Fill two buffers that follow each other from byte `start`; the crc32 of the first."""
+        crc = done = 0
+        with _Reading(self, name, start, len(into)) as file:
+            while done < len(into):
+                block = into[done : done + _BLOCK]
+                got = _at_hand(file, block, start + done)
+                if not got:
+                    # The disk is quickest with one request for all of it.
+                    block, got = into[done:], len(into) - done
+                    self.read_into(name, start + done, block)
+                crc = crc32(block[:got], crc)
+                done += got
+        self.read_into(name, start + len(into), behind)
+        return crc
 
     def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
         """Nothing to do: the kernel reads ahead."""
@@ -262,6 +281,19 @@ class _LocalWriter:
 
     def sync(self) -> None:
         os.fsync(self._file)
+
+
+def _at_hand(file: int, into: memoryview, start: int) -> int:
+    """Read what is in memory already; how many bytes that were, 0 if the disk has to be asked."""
+    try:
+        return os.preadv(file, [into], start, _NOWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        # Such files, as those of tmpfs, may be nowhere but in memory.
+        return os.preadv(file, [into], start)
 
 
 def _rest(buffers: Sequence[Buffer], done: int) -> list[memoryview]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fsspec.core import url_to_fs
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Ints, Kind, Writer, inside
 from ckptlab.storage.patience import PATIENCE, patiently
 from ckptlab.storage.spans import SMALL, Kept, Spans
@@ -123,6 +124,11 @@ class FsspecFiles:
             else:
                 self._read_parts(name, start, target)
             start += len(target)
+
+    def read_checked(self, name: str, start: int, into: memoryview, behind: memoryview) -> int:
+        """Fill two buffers that follow each other from byte `start`; the crc32 of the first."""
+        self.read_into(name, start, into, behind)
+        return crc32(into)
 
     def _read_parts(self, name: str, start: int, target: memoryview) -> None:
         def part(at: int) -> None:

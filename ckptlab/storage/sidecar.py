@@ -20,8 +20,8 @@ import numpy.typing as npt
 from ckptlab.errors import CheckpointError, LayoutError
 from ckptlab.layout import Layout, Mesh, Replicate, parse_placements
 from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import inside
-from ckptlab.storage.template import crc32
 
 SIDECAR_PREFIX = ".ckptlab-"
 TAIL = 512

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.layout import Box, Boxes, overlaps
 from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, human_bytes, human_shape, near
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Files
 from ckptlab.storage.index import parse_index, within
-from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import Payload, locate, peek_object, stored_crc
 
 Array = npt.NDArray[Any]

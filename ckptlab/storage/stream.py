@@ -15,10 +15,11 @@ from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.layout import Box, Boxes, overlaps
 from ckptlab.metadata import ITEMSIZE
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Buffer, Writer
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.stored import StoredTensor
-from ckptlab.storage.template import contiguous, crc32
+from ckptlab.storage.template import contiguous
 from ckptlab.storage.torch_save import locate, stored_crc
 from ckptlab.storage.where import is_url
 

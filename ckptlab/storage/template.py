@@ -15,10 +15,10 @@ from itertools import count
 
 import numpy as np
 import numpy.typing as npt
-from isal import isal_zlib
 
 from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import opcodes
+from ckptlab.storage.crc import Crcs, Rows, crc32, crcs
 from ckptlab.storage.zip_stream import ALIGNMENT, ZipStream
 
 TYPED_STORAGE: Mapping[str, str] = {
@@ -29,19 +29,12 @@ TYPED_STORAGE: Mapping[str, str] = {
 }  # fmt: skip
 """The storage classes of dtypes that had one when torch stopped making more; the rest are untyped."""
 
-Rows = npt.NDArray[np.uint8]
-Crcs = npt.NDArray[np.uint32]
 Hashes = npt.NDArray[np.uint64]
 
 _ROOT = "archive/"
 _CRC = 4
 # std::hash of the six record names before it, combined; torch puts it at the head of every serialization id.
 _NAMES_HASH = b"15728199511854643026"
-
-
-def crc32(data: bytes | bytearray | memoryview, before: int = 0) -> int:
-    """The checksum that a zip keeps of a record; `before` is that of the bytes that came before."""
-    return int(isal_zlib.crc32(data, before))
 
 
 @dataclass(frozen=True)
@@ -140,12 +133,6 @@ def _combine_all(seed: Hashes, value: Hashes) -> Hashes:
     """The same for many, whose sums wrap round by themselves."""
     mixed: Hashes = seed ^ (value + np.uint64(0x9E3779B9) + (seed << np.uint64(6)) + (seed >> np.uint64(2)))
     return mixed
-
-
-def crcs(rows: Rows) -> Crcs:
-    """The crc32 of each row of bytes, little-endian."""
-    width, data = rows.shape[1], np.ascontiguousarray(rows).data.cast("B")
-    return np.array([crc32(data[at : at + width]) for at in range(0, len(data), width)], "<u4")
 
 
 class _Archive:

@@ -16,10 +16,10 @@ from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout import Box, Boxes
 from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
 from ckptlab.storage.archive import Archive, reading_zip
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.plain import FAITHFUL, Dtype, Kept
-from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_save import (
     TENSOR,
     Called,

@@ -13,8 +13,9 @@ from typing import Any
 from ckptlab.errors import CheckpointError
 from ckptlab.metadata import ITEMSIZE, Tensor
 from ckptlab.storage import opcodes
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.plain import pickled
-from ckptlab.storage.template import TYPED_STORAGE, contiguous, crc32
+from ckptlab.storage.template import TYPED_STORAGE, contiguous
 from ckptlab.storage.zip_stream import ALIGNMENT, ZipStream
 
 Path = tuple[str | int, ...]

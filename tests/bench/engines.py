@@ -111,7 +111,7 @@ def _write(file, batch, at):
 def load_limit(state, path):
     """The bytes that this rank wants of a checkpoint, found beforehand, read into its own memory."""
     checkpoint = open_checkpoint(path)
-    saved, rank = checkpoint.metadata, dist.get_rank()
+    saved = checkpoint.metadata
     runs, boxes = [], []
     for fqn, value in state.items():
         held = _held(fqn, value)

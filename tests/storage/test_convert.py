@@ -23,8 +23,9 @@ from ckptlab.layout import Box, Boxes
 from ckptlab.metadata import ChunkColumns, Metadata, Tensor
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.convert import Converted, convert
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.dcp_write import write_metadata
-from ckptlab.storage.template import crc32, template
+from ckptlab.storage.template import template
 from ckptlab.storage.where import files_at
 
 __all__ = ["far", "gate", "server"]

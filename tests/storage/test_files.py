@@ -1,7 +1,9 @@
 """What every kind of storage does: a local directory, and by fsspec an object store, memory and files."""
 
 import os
+import random
 import uuid
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -74,6 +76,20 @@ def test_large_files(files):
         assert view == data
     with files.view("a", 100, 10) as view:
         assert view == data[100:110]
+
+
+@pytest.mark.parametrize("length", [1, 1 << 20, (2 << 20) + 5])
+def test_bytes_come_with_their_crc_and_what_is_behind_them(files, length):
+    data = random.Random(length).randbytes(length + 30)
+    files.publish("a", data, sync=False)
+    into, behind = bytearray(length), bytearray(8)
+    crc = files.read_checked("a", 11, memoryview(into), memoryview(behind))
+    assert (into, behind) == (data[11 : 11 + length], data[11 + length : 19 + length])
+    assert crc == zlib.crc32(data[11 : 11 + length])
+    with pytest.raises(CorruptError, match=f"{length + 30}"):
+        files.read_checked("a", 23, memoryview(into), memoryview(behind))
+    with pytest.raises(CorruptError, match=r"[Nn]o such file"):
+        files.read_checked("b", 0, memoryview(into), memoryview(behind))
 
 
 def test_empty_files_and_reads_of_nothing(files):

@@ -1,7 +1,9 @@
 """What only local files do: mapped views, any order of writes, files kept open, names given in one step."""
 
+import errno
 import os
 import threading
+import zlib
 
 import pytest
 
@@ -53,6 +55,38 @@ def test_short_reads_are_repeated(files, monkeypatch):
     into = bytearray(150)
     files.read_into("a", 20, memoryview(into))
     assert into == bytes(range(20, 170))
+
+
+@pytest.mark.parametrize("trouble", [errno.EAGAIN, errno.EOPNOTSUPP, None])
+def test_what_is_not_in_memory_is_asked_of_the_disk_at_once(files, monkeypatch, trouble):
+    data = os.urandom(5 << 20)
+    files.publish("a", data, sync=False)
+    real, asked = os.preadv, []
+
+    def second_block_is_far(fd, buffers, at, flags=0):
+        if flags and at and trouble:
+            raise OSError(trouble, os.strerror(trouble))
+        asked.append(sum(len(buffer) for buffer in buffers))
+        return real(fd, buffers, at, 0)
+
+    monkeypatch.setattr(module.os, "preadv", second_block_is_far)
+    into = bytearray(len(data) - 8)
+    crc = files.read_checked("a", 0, memoryview(into), memoryview(bytearray(8)))
+    assert into == data[:-8]
+    assert crc == zlib.crc32(data[:-8])
+    wanted = [1 << 20, (4 << 20) - 8, 8] if trouble == errno.EAGAIN else [*[1 << 20] * 4, (1 << 20) - 8, 8]
+    assert asked == wanted
+
+
+def test_a_disk_that_fails_while_a_crc_is_taken_is_told_of(files, monkeypatch):
+    files.publish("a", bytes(100), sync=False)
+
+    def broken(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(module.os, "preadv", broken)
+    with pytest.raises(CorruptError, match="cannot read bytes 0 to 90: Input/output error"):
+        files.read_checked("a", 0, memoryview(bytearray(90)), memoryview(bytearray(4)))
 
 
 def test_view(files):

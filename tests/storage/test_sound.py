@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 import torch
 
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.sound import archives, check_archive, check_tensor
-from ckptlab.storage.template import crc32
 
 
 def saved(value, **options):

@@ -16,9 +16,9 @@ from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.metadata import ITEMSIZE
 from ckptlab.storage import open_checkpoint
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.local import LocalFiles
 from ckptlab.storage.stream import BLOCK, Stream, blocks, cut
-from ckptlab.storage.template import crc32
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:torch.distributed is disabled"),

@@ -9,8 +9,8 @@ from torch.utils.serialization import config
 
 from ckptlab.errors import CheckpointError
 from ckptlab.metadata import ITEMSIZE, Tensor
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.plain import pickled
-from ckptlab.storage.template import crc32
 from ckptlab.storage.torch_file_write import object_archive, tensor_code, tree_code, write_torch_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")

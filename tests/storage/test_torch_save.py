@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.metadata import ITEMSIZE
-from ckptlab.storage.template import crc32, template
+from ckptlab.storage.crc import crc32
+from ckptlab.storage.template import template
 from ckptlab.storage.torch_save import (
     Payload,
     StandIn,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlab.storage.template import crc32
+from ckptlab.storage.crc import crc32
 from ckptlab.storage.zip_stream import ALIGNMENT, ZipStream
 
 
