@@ -9,7 +9,10 @@ import scenes
 from browser import DARK, HOVERS, LIGHT, SETTLED, bright, point, spot
 from saved import hsdp_metadata
 
+from ckptlab.explorer.scenes import layout_scene
 from ckptlab.explorer.session import Session
+from ckptlab.layout import Layout
+from ckptlab.metadata import Tensor
 
 # The pixels of a panel's canvas, and the one at a point in units of the panel.
 CANVAS = """
@@ -159,6 +162,28 @@ def test_keys_walk_select_and_let_go(shown):
     page.keyboard.press(" ")
     page.keyboard.press("Escape")
     assert page.evaluate("sent.map((s) => s.rank)") == [1, -1, 1, -1]
+
+
+@pytest.mark.browser
+def test_keys_reach_every_rank_of_a_real_mesh_and_hollow_ones_too(shown):
+    layout = Layout.parse("dp=2, fsdp=3", "Replicate, Shard(0)")
+    page = shown(layout_scene(layout, Tensor("w", "float32", (2, 4)), hosts=3))
+    said = "document.activeElement.getAttribute('aria-label')"
+    page.keyboard.press("Tab")
+    assert page.evaluate(said).startswith("rank 0; holds: [0:1, 0:4]; at: dp 0, fsdp 0; ")
+    for key, rank in (
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowDown", 5),
+        ("ArrowLeft", 4),
+        ("ArrowUp", 1),
+    ):
+        page.keyboard.press(key)
+        assert page.evaluate(said).startswith(f"rank {rank}; ")
+    page.keyboard.press("ArrowRight")
+    assert "nothing of this tensor" in page.get_by_role("status").inner_text()
+    page.keyboard.press("Enter")
+    assert page.evaluate("sent.at(-1).rank") == 2
 
 
 @pytest.mark.browser

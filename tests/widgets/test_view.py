@@ -8,6 +8,9 @@ import scenes
 from browser import DARK, SETTLED, bright
 
 from ckptlab.explorer.scene import Scene
+from ckptlab.explorer.scenes import layout_scene
+from ckptlab.layout import Layout
+from ckptlab.metadata import Tensor
 from ckptlab.widgets.pack import pack
 from ckptlab.widgets.view import SceneView
 
@@ -93,10 +96,15 @@ def test_a_new_scene_replaces_the_old(shown):
     page.evaluate("stop()")
 
 
+def nested():
+    layout = Layout.parse("pp=2, dp=2, fsdp=4, tp=4", "Replicate, Replicate, Shard(0), Shard(1)")
+    return layout_scene(layout, Tensor("w", "float32", (4096, 1024)), hosts=8)
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["hsdp", "bars", "tiles"])
+@pytest.mark.parametrize("name", ["hsdp", "bars", "tiles", "nested"])
 def test_a_narrow_window_stacks_panels_and_overflows_nowhere(shown, name):
-    page = shown(getattr(scenes, name)())
+    page = shown(nested() if name == "nested" else getattr(scenes, name)())
     for width in (1100, 480, 320):
         page.set_viewport_size({"width": width, "height": 800})
         page.evaluate(SETTLED)
