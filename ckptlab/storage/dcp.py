@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import numpy as np
@@ -16,13 +17,28 @@ import numpy as np
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
-from ckptlab.storage.dcp_write import METADATA_MODULE, PLACES_MODULE
+from ckptlab.storage.dcp_names import (
+    STOCK,
+    BytesEntry,
+    ChunkEntry,
+    IndexEntry,
+    MetaEntry,
+    PlaceEntry,
+    PropertiesEntry,
+    TensorEntry,
+    TopEntry,
+)
 from ckptlab.storage.files import inside
-from ckptlab.storage.torch_save import DTYPES, Called, StandIn, gc_paused, restricted_load
+from ckptlab.storage.lockstep import Irregular, Records, Shape
+from ckptlab.storage.regular import read_regular
+from ckptlab.storage.torch_save import gc_paused, restricted_load
 
 METADATA_FILE = ".metadata"
 
 _MAX = 2**63 - 1
+_LARGE = 256 << 10
+"""Bytes up to which objects are no slower than columns."""
+
 _DATA_FILE = re.compile(r"(?:.*/)?__(\d{1,9})_\d+(?:_[^/]*)?\.distcp")
 
 
@@ -31,80 +47,7 @@ def data_file(rank: int, index: int, generation: str) -> str:
     return f"__{rank}_{index}_{generation}.distcp" if generation else f"__{rank}_{index}.distcp"
 
 
-class _Metadata(StandIn):
-    state_dict_metadata: object = None
-    planner_data: object = None
-    storage_data: object = None
-    storage_meta: object = None
-
-
-class _TensorEntry(StandIn):
-    properties: object = None
-    size: object = None
-    chunks: object = None
-
-
-class _BytesEntry(StandIn):
-    pass
-
-
-class _Properties(StandIn):
-    state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.__dict__["state"] = state
-
-
-class _Chunk(StandIn):
-    offsets: Sequence[int] = ()
-    sizes: Sequence[int] = ()
-
-
-class _Index(StandIn):
-    fqn: str = ""
-    offset: Sequence[int] | None = None
-    index: object = None
-
-
-class _Place(StandIn):
-    relative_path: str = ""
-    offset: int = -1
-    length: int = -1
-    transform_descriptors: object = None
-
-
-class _Meta(StandIn):
-    save_id: object = None
-
-
-class _Ignored(Called):
-    pass
-
-
-_SHARDED = "torch.distributed._shard.sharded_tensor.metadata"
-
-_STOCK: Mapping[tuple[str, str], object] = {
-    **DTYPES,
-    ("torch", "Size"): tuple,
-    ("collections", "OrderedDict"): dict,
-    (METADATA_MODULE, "Metadata"): _Metadata,
-    (METADATA_MODULE, "TensorStorageMetadata"): _TensorEntry,
-    (METADATA_MODULE, "BytesStorageMetadata"): _BytesEntry,
-    (METADATA_MODULE, "ChunkStorageMetadata"): _Chunk,
-    (METADATA_MODULE, "MetadataIndex"): _Index,
-    (METADATA_MODULE, "StorageMeta"): _Meta,
-    (METADATA_MODULE, "TensorProperties"): _Properties,
-    (METADATA_MODULE, "_MEM_FORMAT_ENCODING"): _Ignored,
-    (_SHARDED, "TensorProperties"): _Properties,
-    (_SHARDED, "MEM_FORMAT_ENCODING"): _Ignored,
-    (PLACES_MODULE, "_StorageInfo"): _Place,
-    ("torch.serialization", "_get_layout"): _Ignored,
-    **{
-        (module, kind): _Ignored
-        for module in ("pathlib", "pathlib._local")
-        for kind in ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
-    },
-}  # fmt: skip
+_PLACES = Shape(IndexEntry, PlaceEntry, tuple, "fqn", "index", "offset", "relative_path", "offset", "length")
 
 
 def read_metadata(data: bytes, where: str) -> Metadata:
@@ -116,10 +59,18 @@ def read_metadata(data: bytes, where: str) -> Metadata:
     """
     with gc_paused():
         try:
-            return _Reader(where).read(restricted_load(data, _STOCK, where))
+            return _Reader(where).read(_unpickled(data, where))
         # Stand-ins hold whatever the file put there: a value of the wrong type surfaces where it is used.
         except (TypeError, ValueError, AttributeError, LookupError, OverflowError) as error:
             raise CorruptError(f"{where}: damaged, a value is not what it must be: {error}") from error
+
+
+def _unpickled(data: bytes, where: str) -> object:
+    """The objects of a `.metadata`; of a large one, the places of most chunks as columns."""
+    if len(data) > _LARGE:
+        with suppress(Irregular):
+            return read_regular(data, STOCK, _PLACES)
+    return restricted_load(data, STOCK, where)
 
 
 class _Reader:
@@ -132,24 +83,29 @@ class _Reader:
         self._first, self._corner = array("q", [0]), array("q")
         self._offsets, self._shapes, self._limits = array("q"), array("q"), array("q")
         self._boxes: dict[tuple[bytes, ...], int] = {}
+        self._lists: dict[tuple[int, tuple[int, ...]], int] = {}
         self._files: dict[str, int] = {}
-        self._file, self._start, self._length = array("i"), array("q"), array("q")
+        self._file = np.empty(0, np.int32)
+        self._start, self._length = np.empty((2, 0), np.int64)
         self._objects: dict[str, Extent | None] = {}
         self._by_offset: dict[int, dict[tuple[int, ...], list[int]]] = {}
 
     def read(self, top: object) -> Metadata:
-        if type(top) is not _Metadata:
+        if type(top) is not TopEntry:
             self._fail(f"holds a {type(top).__name__}, not what a checkpoint says of itself")
         for fqn, entry in self._dict(top.state_dict_metadata, "state_dict_metadata").items():
             self._entry(fqn, entry)
         self._check_boxes()
-        self._file = array("i", [-1]) * self._first[-1]
-        self._start, self._length = (array("q", [0]) * self._first[-1] for _ in range(2))
+        self._file = np.full(self._first[-1], -1, np.int32)
+        self._start, self._length = np.zeros(len(self._file), np.int64), np.zeros(len(self._file), np.int64)
         for index, place in self._dict(top.storage_data, "storage_data").items():
-            self._place(index, place)
+            if type(index) is Records:
+                self._places(index)
+            else:
+                self._place(index, place)
         self._check_places()
         meta = top.storage_meta
-        save_id = meta.save_id if type(meta) is _Meta else None
+        save_id = meta.save_id if type(meta) is MetaEntry else None
         return Metadata(
             tuple(self._tensors),
             Chunks(
@@ -157,9 +113,9 @@ class _Reader:
                 _column(self._corner),
                 _column(self._offsets),
                 _column(self._shapes),
-                np.array(self._file, np.int32),
-                _column(self._start),
-                _column(self._length),
+                self._file,
+                self._start,
+                self._length,
             ),
             tuple(self._files),
             tuple(writer(name) for name in self._files),
@@ -182,37 +138,45 @@ class _Reader:
         """One tensor with its chunks, or one object."""
         if type(fqn) is not str:
             self._fail(f"names something by {fqn!r}, which is no text")
-        if type(entry) is _BytesEntry:
+        if type(entry) is BytesEntry:
             self._objects[fqn] = None
             return
-        if type(entry) is not _TensorEntry:
+        if type(entry) is not TensorEntry:
             self._fail(f"is a {type(entry).__name__}, neither tensor nor object", fqn)
         tensor = Tensor(fqn, self._dtype(fqn, entry.properties), self._shape(fqn, entry.size))
         if not 0 <= tensor.nbytes <= _MAX:
             self._fail(f"of {tensor.dtype} {list(tensor.shape)} is larger than any memory", fqn)
         self._rows[fqn] = len(self._tensors)
         self._tensors.append(tensor)
-        ndim, chunks = len(tensor.shape), entry.chunks
+        chunks = entry.chunks
         if type(chunks) is not list:
             self._fail("has no list of chunks", fqn)
+        self._first.append(self._first[-1] + len(chunks))
+        same = self._lists.get((id(chunks), tensor.shape))
+        self._corner.append(self._corner_of(tensor, chunks) if same is None else same)
+        self._lists[id(chunks), tensor.shape] = self._corner[-1]
+
+    def _corner_of(self, tensor: Tensor, chunks: list[object]) -> int:
+        """Where the boxes of these chunks begin."""
+        ndim = len(tensor.shape)
         offsets, shapes = array("q"), array("q")
         for chunk in chunks:
-            if type(chunk) is not _Chunk or not len(chunk.offsets) == len(chunk.sizes) == ndim:
-                self._fail(f"has a chunk that does not fit its shape {list(tensor.shape)}", fqn)
+            if type(chunk) is not ChunkEntry or not len(chunk.offsets) == len(chunk.sizes) == ndim:
+                self._fail(f"has a chunk that does not fit its shape {list(tensor.shape)}", tensor.fqn)
             offsets.extend(chunk.offsets)
             shapes.extend(chunk.sizes)
-        self._first.append(self._first[-1] + len(chunks))
         limits = array("q", tensor.shape)
         # Tensors cut alike share their boxes.
         key = (offsets.tobytes(), shapes.tobytes(), limits.tobytes())
-        self._corner.append(self._boxes.setdefault(key, len(self._offsets)))
-        if self._corner[-1] == len(self._offsets):
+        corner = self._boxes.setdefault(key, len(self._offsets))
+        if corner == len(self._offsets):
             self._offsets.extend(offsets)
             self._shapes.extend(shapes)
             self._limits.extend(limits * len(chunks))
+        return corner
 
     def _dtype(self, fqn: str, properties: object) -> str:
-        state = properties.state if type(properties) is _Properties else None
+        state = properties.state if type(properties) is PropertiesEntry else None
         if type(state) is not tuple or not state or type(state[0]) is not str:
             self._fail("has no dtype", fqn)
         if state[0] not in ITEMSIZE:
@@ -244,7 +208,7 @@ class _Reader:
 
     def _place(self, index: object, place: object) -> None:
         """Where one chunk or object lies."""
-        if type(index) is not _Index or type(place) is not _Place:
+        if type(index) is not IndexEntry or type(place) is not PlaceEntry:
             self._fail(f"has {type(place).__name__} for a place in a file")
         fqn, start, length = index.fqn, place.offset, place.length
         if place.transform_descriptors:
@@ -255,17 +219,48 @@ class _Reader:
             )
         if type(start) is not int or type(length) is not int or min(start, length, _MAX - start - length) < 0:
             self._fail(f"lies at byte {start!r}, {length!r} bytes long", fqn)
-        file = self._files.get(place.relative_path)
-        if file is None:
-            file = len(self._files)
-            self._files[inside(place.relative_path, f"{self._where}: {fqn!r}")] = file
+        file = self._file_of(place.relative_path, fqn)
         if fqn in self._objects:
             self._objects[fqn] = Extent(file, start, length)
         elif fqn in self._rows:
             for row in self._chunk(self._rows[fqn], index):
                 self._file[row], self._start[row], self._length[row] = file, start, length
 
-    def _chunk(self, tensor: int, index: _Index) -> Sequence[int]:
+    def _file_of(self, name: str, fqn: str) -> int:
+        """The number of a file, which the place of `fqn` names."""
+        file = self._files.get(name)
+        if file is None:
+            file = len(self._files)
+            self._files[inside(name, f"{self._where}: {fqn!r}")] = file
+        return file
+
+    def _places(self, records: Records) -> None:
+        """Where many chunks lie: those whose hints are right all together, others one by one."""
+        tensor = np.array([self._rows.get(fqn, -1) for fqn in records.texts], np.int64)[records.text]
+        known = np.maximum(tensor, 0)
+        first, corner = _column(self._first), _column(self._corner)
+        offsets, hint = _column(self._offsets), records.hint
+        ndim = np.array([len(t.shape) for t in self._tensors], np.int64)[known]
+        good = (tensor >= 0) & (hint >= 0) & (hint < np.diff(first)[known]) & (records.ndim == ndim)
+        good &= (np.minimum(records.start, records.length) >= 0) & (
+            records.length <= _MAX - np.maximum(records.start, 0)
+        )
+        low = corner[known] + hint * ndim
+        for d in range(records.dims.shape[1]):
+            some = np.flatnonzero(good & (ndim > d))
+            good[some] = offsets[low[some] + d] == records.dims[some, d]
+        files = np.zeros(len(records.names), np.int64)
+        names, at = np.unique(records.name, return_index=True)
+        # In the order in which they come, as they are numbered in it.
+        for i in np.argsort(at).tolist():
+            fqn = records.texts[int(records.text[at[i]])]
+            files[names[i]] = self._file_of(records.names[int(names[i])], fqn)
+        row, file = first[known[good]] + hint[good], files[records.name[good]]
+        self._file[row], self._start[row], self._length[row] = file, records.start[good], records.length[good]
+        for i in np.flatnonzero(~good).tolist():
+            self._place(*_alone(records, i))
+
+    def _chunk(self, tensor: int, index: IndexEntry) -> Sequence[int]:
         """The chunks that an index means: its hint, if that is right, else every one at this offset."""
         offset, hint = tuple(index.offset or ()), index.index
         first, after = self._first[tensor], self._first[tensor + 1]
@@ -292,7 +287,7 @@ class _Reader:
         for fqn, extent in self._objects.items():
             if extent is None:
                 self._fail("has no place in any file", fqn)
-        for row in np.flatnonzero(np.array(self._file) < 0).tolist():
+        for row in np.flatnonzero(self._file < 0).tolist():
             tensor = int(np.searchsorted(self._first, row, side="right")) - 1
             offset = self._offset(tensor, row)
             # Old torch stored replicas and empty shards under one key, though it listed each.
@@ -301,8 +296,27 @@ class _Reader:
                 self._fail(
                     f"has a chunk at {list(offset)} with no place in any file", self._tensors[tensor].fqn
                 )
-            for column in (self._file, self._start, self._length):
-                column[row] = column[same[0]]
+            self._file[row], self._start[row], self._length[row] = (
+                self._file[same[0]],
+                self._start[same[0]],
+                self._length[same[0]],
+            )
+
+
+def _alone(records: Records, i: int) -> tuple[IndexEntry, PlaceEntry]:
+    """One of many records, as the objects that it stands for."""
+    index, place = IndexEntry(), PlaceEntry()
+    hint, ndim = int(records.hint[i]), int(records.ndim[i])
+    offset = tuple(records.dims[i, :ndim].tolist()) if ndim >= 0 else None
+    index.__dict__.update(
+        fqn=records.texts[int(records.text[i])], index=hint if hint >= 0 else None, offset=offset
+    )
+    place.__dict__.update(
+        relative_path=records.names[int(records.name[i])],
+        offset=int(records.start[i]),
+        length=int(records.length[i]),
+    )
+    return index, place
 
 
 def _column(numbers: array[int]) -> Ints:
