@@ -257,6 +257,29 @@ def changed_while_saved(ctx, path, loader):
     return found, module._DESK.stage._slab._raw.is_pinned()
 
 
+def on_another_stream(ctx, path):
+    """A save and a load by several threads, while a stream of the caller has still to make the state."""
+    names = [f"w{n}" for n in range(3)]
+    state = {name: torch.zeros(3 << 20, 4, device=ctx.device) for name in names}
+    target = {name: torch.ones(3 << 20, 4, device=ctx.device) for name in names}
+    wanted = {name: torch.full_like(value, 5) for name, value in state.items()}
+    busy = torch.full((4096, 4096), 1.0 / 4096, device=ctx.device)
+    torch.cuda.synchronize()
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for value in (*state.values(), *target.values()):
+            for _ in range(40):
+                busy = busy @ busy
+            value.fill_(5 if any(value is one for one in state.values()) else 0)
+        ckptlab.save(state, path, threads=2)
+        for value in target.values():
+            for _ in range(40):
+                busy = busy @ busy
+            value.zero_()
+        ckptlab.load(target, path, threads=2)
+        torch.cuda.synchronize()
+    return [name for name in names if not same(target[name], wanted[name])]
+
+
 def local_bits(value):
     """The bytes of a rank's part, to be changed in place."""
     part = value.to_local() if isinstance(value, DTensor) else value

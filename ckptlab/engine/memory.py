@@ -5,6 +5,7 @@ It knows no files, no plans and no other rank.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,12 @@ def memory_of(tensor: torch.Tensor) -> memoryview:
 def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """The elements as one contiguous piece of CPU memory: the tensor's own where that is so already."""
     return tensor.detach().resolve_conj().resolve_neg().to("cpu").contiguous()
+
+
+def finish(tensors: Iterable[torch.Tensor]) -> None:
+    """Wait for what the caller's streams still do on these tensors' GPUs: other threads will touch them."""
+    for gpu in {tensor.device for tensor in tensors if tensor.is_cuda}:
+        torch.cuda.current_stream(gpu).synchronize()
 
 
 def bits_of(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -18,7 +18,7 @@ import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
 from ckptlab.engine.lookup import FEW, Lookup
-from ckptlab.engine.memory import bits_of, memory_of, tensors_of
+from ckptlab.engine.memory import bits_of, finish, memory_of, tensors_of
 from ckptlab.engine.state import Held
 from ckptlab.events import Trace
 from ckptlab.layout import Box
@@ -73,6 +73,8 @@ class Source:
 
         A whole chunk is checked against its stored crc, a part of one only to `verify`.
         """
+        work = list(work)
+        finish(memory for _, held in work for one in held for memory in one.memory)
         # All of them before the first: where big tensors pass through the caches, Python is slow.
         jobs = [job for reads, held in work for job in self._jobs(reads, held, verify)]
         if threads == 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ckptlab.engine.memory import memory_of, on_cpu
+from ckptlab.engine.memory import finish, memory_of, on_cpu
 from ckptlab.engine.state import Held
 from ckptlab.events import Trace
 from ckptlab.layout import Box
@@ -53,6 +53,7 @@ def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, t
 
     A file of which the plan puts nothing is not made. Raises what the first thread to fail raised.
     """
+    finish(memory for held in source.held.values() for memory in held.memory)
     if len(mine) == 1:
         _write_file(files, mine[0], source, sync, trace)
         return

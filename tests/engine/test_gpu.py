@@ -99,6 +99,10 @@ def test_a_state_may_change_as_soon_as_its_async_save_returns(tmp_path, loader, 
             assert (found.vacuous, found.different) == ((), ())
 
 
+def test_what_another_stream_has_still_to_do_comes_first(one, tmp_path):
+    assert one.run(ops.on_another_stream, str(tmp_path)) == [[]]
+
+
 def test_replicas_on_gpus_that_diverged_are_refused(four, tmp_path):
     out = four.run(ops.diverged, str(tmp_path))
     for replicas, plain, _ in out:
