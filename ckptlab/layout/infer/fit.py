@@ -24,7 +24,7 @@ Cuts = tuple[tuple[int, int], ...]
 
 _NOBODY = -1
 
-_MOST_RUNS = 1 << 22
+_MOST_RUNS = 1 << 17
 """Uneven strided cuts of more places times pieces are not tried: they would take too much memory."""
 
 
@@ -98,10 +98,10 @@ def fit(kind: Kind, grid: Grid) -> Fit | None:
     fits = [i for i, o in enumerate(options) if (o.hold[places] == cells).all() and (places >= 0).all()]
     if fits:
         return Fit(kind, options, np.full(n, fits[0]), np.zeros(n, np.int64), tuple(fits))
-    places, unknown = grid.places(kind.writers), kind.writers < 0
+    writers, way = kind.ways
+    places, unknown = grid.places(writers), writers < 0
     good = np.stack([((o.hold[places] == kind.cell) & (places >= 0) | unknown).sum(axis=1) for o in options])
-    choice = good.argmax(axis=0)
-    return Fit(kind, options, choice, kind.writers.shape[1] - good.max(axis=0))
+    return Fit(kind, options, good.argmax(axis=0)[way], (writers.shape[1] - good.max(axis=0))[way])
 
 
 def _options(kind: Kind, grid: Grid) -> Iterator[Option]:

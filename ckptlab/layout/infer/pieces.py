@@ -65,6 +65,14 @@ class Kind:
         return all(self.shape) and any((span[:, 1] == 0).any() for span in self.spans)
 
     @cached_property
+    def ways(self) -> tuple[Ints, Ints]:
+        """The different rows of `writers`, and which of them each tensor has."""
+        index: dict[bytes, int] = {}
+        way = [index.setdefault(row.tobytes(), len(index)) for row in self.writers]
+        first = {i: row for row, i in reversed(list(enumerate(way)))}
+        return self.writers[[first[i] for i in range(len(index))]], np.array(way, np.int64)
+
+    @cached_property
     def pairs(self) -> Ints:
         """Every cell with every rank that wrote it for some tensor, `(n, 2)`, unknown writers left out."""
         cells = np.broadcast_to(self.cell, self.writers.shape)[self.writers >= 0]

@@ -16,19 +16,28 @@ from ckptlab.layout.infer.trial import Trial, explain, may_cut, nearest, smalles
 _WORLDS = 4
 """Meshes of up to so many times the ranks that were seen are thought of."""
 
+_FEW = 10
+"""If one tensor in so many is not explained, it is that tensor, not the number of ranks, that is odd."""
+
 
 def search(seen: Sequence[int], found: Sequence[Kind]) -> list[Trial]:
     """Trials that explain all; else the one that explains most; else one that explains the boxes alone."""
     good: list[Trial] = []
+    near: Trial | None = None
+    tensors = sum(len(k.rows) for k in found)
     for ranks in _worlds(seen, found):
         contiguous = ranks[-1] == len(ranks) - 1
         if (good and contiguous) or not may_cut(len(ranks), found):
             continue
         good += explain(ranks, found)
+        if not good and near is None:
+            near = nearest(ranks, found)
+            if near.wrong * _FEW < tensors:
+                return [near]
     if good:
         return good
     near = nearest(seen or range(smallest_world(found)), found)
-    if near.wrong * 2 < sum(len(k.rows) for k in found):
+    if near.wrong * 2 < tensors:
         return [near]
     nobody = [replace(kind, writers=np.full_like(kind.writers, -1)) for kind in found]
     for ranks in _worlds((), nobody):
