@@ -109,7 +109,9 @@ def _headline(checkpoint: Checkpoint) -> str:
     metadata = checkpoint.metadata
     objects = f" and {count(len(metadata.objects), 'object')}" if metadata.objects else ""
     name, path = escape(Path(checkpoint.path).name), escape(checkpoint.path)
-    files = count(int(np.count_nonzero(np.bincount(metadata.chunks.file))), "file")
+    used = np.zeros(len(metadata.files), bool)
+    used[metadata.chunks.file] = True
+    files = count(int(used.sum()), "file")
     return (
         f"<div style='{PLAIN};line-height:1.4'><b style='font-size:18px'>{name}</b>&ensp;"
         f"<span style='{MUTED};font-size:12px;overflow-wrap:anywhere'>{path}</span></div>"
