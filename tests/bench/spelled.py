@@ -31,7 +31,7 @@ def llama(layers, width, hidden):
 
 
 class Speller:
-    """Opcodes of protocol 4 as the pickler writes them: every object numbered when it is made, then fetched."""
+    """Opcodes of protocol 4 as the pickler writes them: objects are numbered when made, then fetched."""
 
     def __init__(self):
         self.parts, self.count, self.known = [], 0, {}
@@ -80,7 +80,9 @@ def spelled(text):
 
 def tupled(dims):
     """The arguments of a Size, and the call."""
-    inner = b")" if not dims else b"".join(map(integer, dims)) + {1: b"\x85", 2: b"\x86", 3: b"\x87"}[len(dims)]
+    inner = (
+        b")" if not dims else b"".join(map(integer, dims)) + {1: b"\x85", 2: b"\x86", 3: b"\x87"}[len(dims)]
+    )
     return inner + b"\x94" * bool(dims) + b"\x85\x94R\x94"
 
 
