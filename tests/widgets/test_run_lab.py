@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -42,6 +43,13 @@ def page(chromium, tmp_path):
         page.close()
 
 
+def until(true, limit=60):
+    stop = time.monotonic() + limit
+    while not true():
+        assert time.monotonic() < stop, "waited in vain"
+        time.sleep(0.2)
+
+
 def test_run_and_values(page, tmp_path):
     outputs = page.locator(".jp-OutputArea-output")
     run, values = outputs.nth(-2), outputs.nth(-1)
@@ -58,16 +66,21 @@ def test_run_and_values(page, tmp_path):
         timeout=120_000
     )
     timeline = run.locator("[data-panel=timeline]")
+    timeline.get_by_text(re.compile(r"^\+[\d.]+ [KM]?i?B$")).nth(3).wait_for()
     for phase in ("read", "verify"):
         assert timeline.locator(f"[aria-label^='{phase};']").count() == 4
-    assert timeline.get_by_text(re.compile(r"^\+[\d.]+ [KM]?i?B$")).count() == 4
-    table = run.get_by_role("grid", name="runs")
-    assert "equal" in table.inner_text()
+    run.get_by_role("grid", name="runs").get_by_text("equal", exact=True).wait_for()
     shot(run, "run-equal")
 
     # A rank of the timeline lights up the same rank's bars.
-    timeline.locator("[aria-label^='verify;']").nth(2).hover()
-    page.wait_for_function("document.querySelector('[data-panel=traffic]').dataset.lit === '3'")
+    def pointed():
+        # The notebook may still move under the pointer.
+        page.mouse.move(2, 2)
+        timeline.locator("[aria-label^='verify;']").nth(2).locator("rect").hover(force=True)
+        page.wait_for_timeout(200)
+        return page.locator("[data-panel=traffic]").get_attribute("data-lit") == "3"
+
+    until(pointed)
 
     # Another number of ranks; ranks that hang, one of which is killed: a card within five seconds.
     page.evaluate(EXECUTE, HANG)
