@@ -19,6 +19,7 @@ from ckptlab.storage.cover import pieces
 from ckptlab.storage.dcp import METADATA_FILE, read_metadata
 from ckptlab.storage.examine import Examination
 from ckptlab.storage.finding import Finding, Severity, count
+from ckptlab.storage.sidecar import sidecars
 from ckptlab.storage.where import files_at
 
 
@@ -121,7 +122,7 @@ def _unfinished(path: str | os.PathLike[str]) -> str:
     """What to do about a directory with data files and no `.metadata`; "" if it is no such directory."""
     files = files_at(path)
     names = files.names()
-    if METADATA_FILE in names or not any(name.endswith(".distcp") for name in names):
+    if METADATA_FILE in names or not (sidecars(names) or any(name.endswith(".distcp") for name in names)):
         return ""
     beside = f"{METADATA_FILE}.tmp"
     if beside in names:

@@ -202,7 +202,7 @@ def _check_together(path: str, names: Sequence[str]) -> None:
 def _without(files: Files, names: Sequence[str], options: Mapping[str, Any]) -> str:
     """What a directory holds instead of a checkpoint."""
     data = sum(name.endswith(".distcp") for name in names)
-    if data:
+    if data or sidecars(names):
         return f"holds {data} .distcp files but no {METADATA_FILE}: the save did not finish"
     torch = [name for name in names if name.endswith(_TORCH)]
     if torch:

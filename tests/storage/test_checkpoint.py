@@ -104,6 +104,7 @@ def test_one_file_of_it(saved):
             ["__0_0.distcp", "__1_0.distcp"],
             r"holds 2 \.distcp files but no \.metadata: the save did not finish",
         ),
+        ([".ckptlab-an-id-of-a-save.index"], r"holds 0 \.distcp files .*: the save did not finish"),
         (["a.safetensors", "b.safetensors"], "no index says that they belong together; open one of a.safe"),
         (["m-00001-of-00002.safetensors"], "holds 1 of 2 parts of a checkpoint, and no index"),
         (["m-1-of-2.safetensors", "n-2-of-2.safetensors"], "no index says that they belong together"),
