@@ -220,8 +220,8 @@ class Lookup:
 
     def compare(self, chunk: int, found: int, expected: int) -> None:
         """`CorruptError` if the elements have not the crc that was stored with them."""
-        # A writer that computes no crc (an option of torch.save) leaves a zero.
-        if found != expected and expected != 0:
+        # A writer that computes no crc (an option of torch.save) leaves a zero; we do not.
+        if found != expected and (expected != 0 or self.checkpoint.ours):
             raise CorruptError(
                 f"{self.where(chunk)}: its bytes have crc {found:08x}, but {expected:08x} was stored "
                 "with them; the file is damaged, and what was loaded from it is wrong",

@@ -112,6 +112,16 @@ def test_a_flipped_byte_round_a_tensor_is_found_before_anything_is_loaded(ranks4
         flip(file, at)
 
 
+def test_a_hole_where_a_chunk_was_is_found(ranks4, saved):
+    # As a power cut leaves it: the file is as long as it was, and nothing is in it.
+    file, start, payload = chunk(saved, "v", 2)
+    data = bytearray(file.read_bytes())
+    data[start:] = bytes(len(data) - start)
+    file.write_bytes(data)
+    for verify in (False, True):
+        assert "'v'" in agreed(ranks4.run(ops.load_fails, saved, verify)).message
+
+
 def test_a_flipped_byte_round_a_tensor_is_no_harm_to_a_whole_chunk_of_ours(ranks4, saved):
     # Its crc says that the elements are right; `ckptlab verify` finds the flip.
     file, start, _ = chunk(saved, "v", 2)
