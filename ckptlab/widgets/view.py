@@ -37,7 +37,10 @@ _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta name="color-scheme" content="light dark"><title>{title}</title>
 <style>body {{ margin: 16px; background: Canvas; }}
-{css}</style></head><body><div id="view"></div>
+{css}</style></head><body>{drawing}</body></html>
+"""
+
+_DRAWING = """<div id="view"></div>
 <script type="module">
 {module}
 const state = {state}, heard = {{}};
@@ -50,8 +53,16 @@ const model = {{
   save_changes() {{}},
 }};
 render({{ model, el: document.getElementById("view") }});
-</script></body></html>
-"""
+</script>"""
+
+
+def drawing(scene: Scene, rank: int = -1, hint: str = HINT) -> str:
+    """HTML that draws a scene without a kernel and a network; once on a page, which has `STYLE`."""
+    header, columns = pack(scene)
+    packed = base64.b64encode(columns).decode()
+    state = {"header": header, "columns": packed, "rank": rank, "picked": {}, "hint": hint}
+    # Words of a checkpoint must not be able to end the script.
+    return _DRAWING.format(module=MODULE, state=json.dumps(state).replace("<", "\\u003c"))
 
 
 class SceneView(anywidget.AnyWidget):
@@ -108,21 +119,8 @@ class SceneView(anywidget.AnyWidget):
 
     def to_html(self, path: str | os.PathLike[str]) -> None:
         """Write a page that shows the scene by itself: hover works without a kernel and without a network."""
-        header, columns = pack(self._scene)
-        state = {
-            "header": header,
-            "columns": base64.b64encode(columns).decode(),
-            "rank": self.rank,
-            "picked": {},
-            "hint": self.hint,
-        }
-        page = _PAGE.format(
-            title=escape(self._scene.title),
-            css=STYLE,
-            module=MODULE,
-            # Words of a checkpoint must not be able to end the script.
-            state=json.dumps(state).replace("<", "\\u003c"),
-        )
+        drawn = drawing(self._scene, self.rank, self.hint)
+        page = _PAGE.format(title=escape(self._scene.title), css=STYLE, drawing=drawn)
         Path(path).write_text(page, encoding="utf-8")
 
     def __repr__(self) -> str:
