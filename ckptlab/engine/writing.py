@@ -121,7 +121,9 @@ def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> No
     if len(where) == 1 and len(chunks) > _FEW and chunks[0][2].nbytes <= _SMALL:
         found = _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
     else:
-        found = [_put_chunk(stream, frame, one.piece(*place)) for one, _, frame, place in chunks]
+        # All of them before the first: where big tensors pass through the caches, Python is slow.
+        ready = [(frame, _ready(one.piece(*place))) for one, _, frame, place in chunks]
+        found = [_put_chunk(stream, frame, piece) for frame, piece in ready]
     if source.crcs is not None:
         names = ((one.holding.tensor.fqn, box) for one, box, _, _ in chunks)
         source.crcs.update(zip(names, found, strict=True))
@@ -140,11 +142,17 @@ def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> 
     return found
 
 
-def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor) -> int:
+def _ready(piece: torch.Tensor) -> torch.Tensor | memoryview:
+    """The bytes of a piece where they lie in memory as they will in the file, else the piece."""
+    as_stored = piece.device.type == "cpu" and piece.is_contiguous()
+    return memory_of(piece) if as_stored and not (piece.is_conj() or piece.is_neg()) else piece
+
+
+def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor | memoryview) -> int:
     """One chunk; the crc of its elements."""
     stream.put(frame.before)
     crc = 0
-    for block in _blocks(memory_of(on_cpu(piece))):
+    for block in _blocks(memory_of(on_cpu(piece)) if isinstance(piece, torch.Tensor) else piece):
         crc = crc32(block, crc)
         stream.put(block)
     stream.put(frame.after(crc))

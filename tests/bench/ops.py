@@ -26,7 +26,7 @@ def save_case(context, tensors, layout, folder, sync, reps):
     def fresh(name):
         engines.emptied(paths[name])
 
-    return _interleaved(runs, state, reps, fresh, _size(state))
+    return _interleaved(runs, state, reps, fresh, size(state))
 
 
 def prepare(context, tensors, layout, path):
@@ -48,7 +48,7 @@ def load_case(context, tensors, layout, path, cold, reps):
         if cold and context.rank == 0:
             _forget(path)
 
-    return _interleaved(runs, state, reps, fresh, _size(state))
+    return _interleaved(runs, state, reps, fresh, size(state))
 
 
 def _interleaved(runs, state, reps, fresh, nbytes):
@@ -57,7 +57,7 @@ def _interleaved(runs, state, reps, fresh, nbytes):
     for rep in range(reps + 1):
         for name in names[rep % len(names) :] + names[: rep % len(names)]:
             fresh(name)
-            _ballast(nbytes * 13 // 10)
+            ballast(nbytes * 13 // 10)
             gc.collect()
             dist.barrier()
             cpu, began = time.process_time(), time.perf_counter()
@@ -68,7 +68,7 @@ def _interleaved(runs, state, reps, fresh, nbytes):
     return taken
 
 
-def _ballast(nbytes):
+def ballast(nbytes):
     """Touch and free memory, so that no engine pays for pages that the host took back meanwhile."""
     if nbytes:
         block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -86,5 +86,5 @@ def _forget(path):
         os.close(file)
 
 
-def _size(state):
+def size(state):
     return sum((v.to_local() if hasattr(v, "to_local") else v).nbytes for v in state.values())
