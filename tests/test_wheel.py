@@ -22,7 +22,7 @@ def test_it_carries_what_is_not_code(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for name in (
         "py.typed",
-        *(f"widgets/{part}" for part in ("scene.js", "panel.js", "rows.js", "view.js", "view.css")),
+        *(f"widgets/{part}" for part in ("scene.js", "panel.js", "table.js", "view.js", "view.css")),
     ):
         assert f"ckptlab/{name}" in names
     books = {p.name for p in (ROOT / "notebooks").glob("*.ipynb")}

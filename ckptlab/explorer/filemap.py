@@ -28,7 +28,7 @@ from ckptlab.explorer.scene import (
     count,
     words,
 )
-from ckptlab.explorer.session import Colours
+from ckptlab.explorer.tensor import Colours
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import human_bytes
 

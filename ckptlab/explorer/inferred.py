@@ -5,7 +5,6 @@ Plain data: no torch and no drawing. What is inferred from what is decided in `l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -13,7 +12,8 @@ import numpy as np
 
 from ckptlab.explorer.mesh import mesh_panel
 from ckptlab.explorer.scene import FILLED, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
-from ckptlab.layout import Layout, Replicate, overlaps
+from ckptlab.explorer.tensor import owners_of
+from ckptlab.layout import Layout, Replicate
 from ckptlab.layout.box import Boxes
 from ckptlab.layout.infer import Candidate, Inference, Pieces, infer
 from ckptlab.metadata import Metadata
@@ -64,18 +64,6 @@ def inferred_scene(metadata: Metadata, fqn: str = "") -> Scene:
     return Scene(about, panels, tuple(key for key in _LEGEND if key.style in styles), text)
 
 
-def owners(metadata: Metadata, fqn: str, layout: Layout) -> Mapping[int, int]:
-    """For each rank of a layout, the rank that wrote what it holds of a tensor (the first of several)."""
-    row = metadata.rows[fqn]
-    writer = metadata.chunk_writers(row)
-    shards = layout.shards(metadata.tensors[row].shape)
-    meet = overlaps(shards.boxes, metadata.boxes(row))
-    found: dict[int, int] = {}
-    for rank, wrote in zip(shards.rank[meet.a].tolist(), writer[meet.b].tolist(), strict=True):
-        found.setdefault(rank, wrote)
-    return {rank: wrote for rank, wrote in found.items() if wrote >= 0}
-
-
 def _panel(metadata: Metadata, fqn: str, candidate: Candidate, name: str) -> Panel:
     axes = ", ".join(f"{axis}={n}" for axis, n in zip(candidate.mesh.axes, candidate.mesh.shape, strict=True))
     title = f"{axes}: {candidate.sure}, {candidate.certainty:.0%}"
@@ -86,12 +74,12 @@ def _panel(metadata: Metadata, fqn: str, candidate: Candidate, name: str) -> Pan
         )
     else:
         shape = metadata.tensor(fqn).shape
-        panel = mesh_panel(layout, shape, owners(metadata, fqn, layout), title, name)
+        panel = mesh_panel(layout, shape, owners_of(metadata, fqn, layout), title, name)
     part = (
         "" if layout is None or layout.mesh.size == candidate.mesh.size else f"A part of {candidate.mesh!r}. "
     )
     against = f" {count(len(candidate.against), 'piece')} against." if candidate.against else ""
-    return replace(panel, caption=f"{part}{panel.caption} {' '.join(candidate.why)}{against}")
+    return replace(panel, caption=f"{part}{panel.caption}{against}")
 
 
 def _pieces(metadata: Metadata) -> list[Pieces]:

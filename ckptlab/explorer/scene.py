@@ -99,15 +99,6 @@ LEAF, CLOSED, OPEN = 0, 1, 2
 """Folds of a row."""
 
 
-@dataclass(frozen=True, eq=False)
-class Tree:
-    """What makes the marks of a `rows` panel a tree: depths, folds, and the chosen row (-1: none)."""
-
-    depth: npt.NDArray[np.int16]
-    fold: npt.NDArray[np.uint8]
-    chosen: int = -1
-
-
 @dataclass(frozen=True)
 class Plane:
     """The elements that a panel of tiles shows: all along the dims `x` and `y` (-1: along none).
@@ -128,15 +119,13 @@ class Panel:
     """One picture of a scene: `width` by `height` units, filled by marks and notes.
 
     `devices` are few, labelled and reachable by keyboard; `tiles` may be many thousands; `bars`
-    lie one below the other and their labels may stand outside them. `rows` are lines of a table:
-    the label first, indented and folded as `tree` says, then a column for each fact; their boxes
-    mean nothing.
+    lie one below the other and their labels may stand outside them.
     `rigid` keeps the ratio of width to height when it is drawn. `plane` says which element of a tensor
     stands where.
     """
 
     name: str
-    kind: Literal["devices", "tiles", "bars", "rows"]
+    kind: Literal["devices", "tiles", "bars"]
     title: str
     caption: str
     width: float
@@ -144,7 +133,6 @@ class Panel:
     marks: Marks
     notes: tuple[Note, ...] = ()
     rigid: bool = False
-    tree: Tree | None = None
     plane: Plane | None = None
 
 

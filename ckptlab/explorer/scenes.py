@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ckptlab.explorer.held import held, meeting
+from ckptlab.explorer.held import held
 from ckptlab.explorer.inferred import inferred, known
 from ckptlab.explorer.mesh import mesh_panel
 from ckptlab.explorer.scene import FILLED, GROUND, HATCHED, NEUTRAL, OUTLINED, Key, Panel, Scene, count
-from ckptlab.explorer.tensor import Look, held_panel, stored_panel
+from ckptlab.explorer.tensor import Look, held_panel, owners_of, stored_panel
 from ckptlab.explorer.traffic import Ran, traffic_panel
 from ckptlab.layout import Layout, Mesh, Replicate
 from ckptlab.metadata import Metadata, Tensor, human_bytes
@@ -46,7 +46,7 @@ def stored_scene(metadata: Metadata, fqn: str, look: Look | None = None, hosts: 
         owners = {} if look.by == "rank" else _own_files(metadata, fqn)
     else:
         drawn, shape = layout, metadata.tensor(fqn).shape
-        owners = _stored_owners(metadata, fqn, layout, look)
+        owners = owners_of(metadata, fqn, layout, look.by)
     wrote = _wrote(metadata)
     also = {"wrote, in all": [wrote.get(rank, "nothing") for rank in drawn.mesh.rank_list]}
     panels = (
@@ -107,19 +107,6 @@ def _writers_mesh(metadata: Metadata) -> Layout:
     """The ranks that wrote files in a row, for checkpoints that record no mesh."""
     ranks = tuple(sorted({r for r in metadata.writers if r >= 0})) or (0,)
     return Layout(Mesh((len(ranks),), ("writer",), ranks), (Replicate(),))
-
-
-def _stored_owners(metadata: Metadata, fqn: str, layout: Layout, look: Look) -> dict[int, int]:
-    """For each rank of the mesh, the rank that wrote what it held, or the file (the first of several)."""
-    row = metadata.rows[fqn]
-    told = metadata.chunk_writers(row)
-    if look.by == "file":
-        told = metadata.chunks.file[metadata.chunk_rows(row)].astype(np.int64)
-    shards = layout.shards(metadata.tensors[row].shape)
-    chunk, shard = meeting(metadata.boxes(row), shards.boxes)
-    ranks, at = np.unique(shards.rank[shard], return_index=True)
-    owner = told[chunk[at]]
-    return {rank: own for rank, own in zip(ranks.tolist(), owner.tolist(), strict=True) if own >= 0}
 
 
 def _own_files(metadata: Metadata, fqn: str) -> dict[int, int]:

@@ -8,32 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
 
 from ckptlab.explorer.scene import Scene
-from ckptlab.explorer.scenes import layout_scene, stored_scene, traffic_scene
-from ckptlab.explorer.tensor import Look
-from ckptlab.explorer.traffic import Ran
+from ckptlab.explorer.scenes import stored_scene
+from ckptlab.explorer.tensor import Colours, Look
 from ckptlab.explorer.whatif import Target, foretell, target
 from ckptlab.layout import Layout
 from ckptlab.metadata import Metadata
 from ckptlab.plan.forecast import Forecast
-
-RECIPES: dict[str, tuple[str, str]] = {
-    "FSDP on 4: rows": ("shard=4", "Shard(0)"),
-    "FSDP on 2: rows": ("shard=2", "Shard(0)"),
-    "HSDP 2 x 2: rows, two copies": ("replicate=2, shard=2", "Replicate, Shard(0)"),
-    "TP on 4: columns": ("tp=4", "Shard(1)"),
-    "2 x 2: rows and columns": ("dp=2, tp=2", "Shard(0), Shard(1)"),
-    "FSDP + TP 2 x 2: rows of rows": ("dp=2, tp=2", "StridedShard(0, split_factor=2), Shard(0)"),
-    "one process": ("rank=1", "Replicate"),
-    "a copy on each of 4": ("replicate=4", "Replicate"),
-}
-"""Targets by name: mesh and placements as `Layout.parse` reads them."""
-
-
-Colours = Literal["rank", "file"]
-"""What a chunk's colour tells: the rank that wrote it, or the file that holds it."""
 
 Listener = Callable[[frozenset[str]], object]
 """Is given the names of the session's fields that have just changed."""
@@ -112,13 +94,3 @@ class Session:
     def stored_scene(self) -> Scene:
         """The chosen tensor as it is stored; `LayoutError` for dims or an index that it has not."""
         return stored_scene(self.metadata, self.fqn, Look(self.dims, self.at, self.colours), self.hosts)
-
-    def target_scene(self) -> Scene:
-        """The chosen tensor on the target mesh."""
-        chosen = self.target
-        layout = chosen if isinstance(chosen, Layout) else chosen[self.fqn]
-        return layout_scene(layout, self.metadata.tensor(self.fqn), title=f"{self.fqn} on the target mesh")
-
-    def traffic_scene(self, ran: tuple[Ran, ...] = ()) -> Scene:
-        """The load of all tensors, foretold, and run as far as `ran` tells."""
-        return traffic_scene(self.foretold, ran)

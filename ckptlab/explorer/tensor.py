@@ -25,8 +25,8 @@ MANY = 256
 EMPTY = 0.9
 """Units: how thick the strip is that stands for the ranks with nothing, and how far it is from the tensor."""
 
-By = Literal["rank", "file"]
-"""What the colour of a chunk tells."""
+Colours = Literal["rank", "file"]
+"""What a chunk's colour tells: the rank that wrote it, or the file that holds it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Look:
 
     dims: Dims | None = None
     at: tuple[int, ...] = ()
-    by: By = "rank"
+    by: Colours = "rank"
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +68,18 @@ class _Tiles:
             [replace(fact, values=fact.values[rows]) for fact in self.facts],
             self.copies[rows],
         )
+
+
+def owners_of(metadata: Metadata, fqn: str, layout: Layout, by: Colours = "rank") -> dict[int, int]:
+    """For each rank of a layout, the rank that wrote what it holds, or the file (the first of several)."""
+    row = metadata.rows[fqn]
+    told = metadata.chunk_writers(row)
+    if by == "file":
+        told = metadata.chunks.file[metadata.chunk_rows(row)].astype(np.int64)
+    shards = layout.shards(metadata.tensors[row].shape)
+    chunk, shard = meeting(metadata.boxes(row), shards.boxes)
+    ranks, at = np.unique(shards.rank[shard], return_index=True)
+    return {rank: own for rank, own in zip(ranks.tolist(), told[chunk[at]].tolist(), strict=True) if own >= 0}
 
 
 def stored_panel(

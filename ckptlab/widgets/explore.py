@@ -56,7 +56,7 @@ class Explorer(ui.VBox):
     def _top(self) -> ui.Widget:
         if not self.session.fqn:
             return self.keys_panel
-        wide = {"flex": "1 1 485px", "min_width": "280px"}
+        wide = {"flex": "1 1 485px", "min_width": "min(280px, 100%)"}
         sides = [ui.VBox([side], layout=ui.Layout(**wide)) for side in (self.keys_panel, self.tensor_panel)]
         return ui.HBox(sides, layout=ui.Layout(flex_flow="row wrap", grid_gap="12px 28px"))
 

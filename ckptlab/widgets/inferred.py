@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from html import escape
+from textwrap import dedent
 from typing import Any
 
 import ipywidgets as ui
@@ -48,11 +49,11 @@ class InferredPanel(ui.VBox):
             self._tell()
 
     def _tell(self) -> None:
-        """All of the reasons, folded away: the picture has the first of them."""
-        words = escape("\n".join(self.view.scene.text.splitlines()[1:]))
+        """The reasons; they may be folded away."""
+        words = escape(dedent("\n".join(self.view.scene.text.splitlines()[1:])))
         self._why.value = (
-            f"<details style='{PLAIN}'><summary>all that speaks for and against</summary>"
-            f"<pre style='white-space:pre-wrap;font-size:12px'>{words}</pre></details>"
+            f"<details open style='{PLAIN};line-height:1.5'><summary>what speaks for and against</summary>"
+            f"<div style='white-space:pre-wrap;font-size:12px;padding:4px 16px'>{words}</div></details>"
         )
 
     def __repr__(self) -> str:

@@ -19,7 +19,7 @@ from ckptlab.widgets.panels import heading
 from ckptlab.widgets.table import Answers, TableView
 
 _SEARCH = "search: text, glob* or /regex/"
-_BESIDE = "optimizer state beside its parameter"
+_BESIDE = "optimizer state beside parameter"
 
 
 class KeysPanel(ui.VBox):

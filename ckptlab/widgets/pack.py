@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ckptlab.explorer.scene import Fact, Panel, Scene, Tree
+from ckptlab.explorer.scene import Fact, Panel, Scene
 from ckptlab.widgets.palette import CYCLE
 
 ALIGN = 8
@@ -64,7 +64,6 @@ class _Columns:
 def _panel(panel: Panel, columns: _Columns) -> dict[str, Any]:
     marks = panel.marks
     return {
-        **(_tree(panel.tree, columns) if panel.tree else {}),
         "name": panel.name,
         "kind": panel.kind,
         "title": panel.title,
@@ -81,14 +80,6 @@ def _panel(panel: Panel, columns: _Columns) -> dict[str, Any]:
         "ranks": columns.numbers(marks.ranks.astype(np.int32)),
         "labels": columns.texts(marks.labels),
         "facts": [_fact(fact, columns) for fact in marks.facts],
-    }
-
-
-def _tree(tree: Tree, columns: _Columns) -> dict[str, Any]:
-    return {
-        "depth": columns.numbers(tree.depth.astype(np.int16)),
-        "fold": columns.numbers(tree.fold.astype(np.uint8)),
-        "chosen": tree.chosen,
     }
 
 

@@ -113,6 +113,8 @@ class Panel {
     const { data } = this;
     this.lanes = lanes(data, (text) => this.view.measure(text));
     const { left, right, top, bottom } = this.lanes;
+    this.over = data.kind === "bars" && right.depth > NARROW * width;      // words stand on the bars' ends instead of beside them
+    if (this.over) right.depth = 0;
     let w = Math.max(24, width - left.depth - right.depth - 2), h = data.style.length > DENSE ? 360 : 250;
     if (data.kind === "bars") h = Math.min(1200, (BAR * data.height) / (this.size(3, Math.max) || data.height));
     else if (data.rigid) {
@@ -172,10 +174,13 @@ class Panel {
     for (let y = y0; y < Math.max(y1, y0 + 1); y++) this.pick.fill(i + 1, y * this.stride + x0, y * this.stride + Math.max(x1, x0 + 1));
   }
 
+  laid(note) { return this.over && sideOf(note, this.data) === "right"; }
+
   spot(note) {
     const side = sideOf(note, this.data), { plot } = this;
     let x = this.x(note.x), y = this.y(note.y);
-    if (side === "left" || side === "right") {
+    if (this.laid(note)) x = plot.x + plot.w - 4;
+    else if (side === "left" || side === "right") {
       const [near, far] = this.lanes[side].get(note.x).map((d) => (side === "left" ? plot.x - d : plot.x + plot.w + d));
       const [low, high] = near < far ? [near, far] : [far, near];
       x = note.turned || note.anchor === "middle" ? (low + high) / 2 : note.anchor === "end" ? high - 4 : low + 4;
@@ -190,7 +195,8 @@ class Panel {
     this.taken = [];
     this.words.replaceChildren();
     for (const note of this.zoom ? this.zoom.notes() : this.data.notes) {
-      const length = measure(note.text), shift = { start: 0, middle: length / 2, end: length }[note.anchor];
+      const length = measure(note.text), anchor = this.laid(note) ? "end" : note.anchor;
+      const shift = { start: 0, middle: length / 2, end: length }[anchor];
       const clamp = (v, most) => Math.max(0, Math.min(v, most - length));
       let [x, y] = this.spot(note), room;
       if (note.turned) {
@@ -205,7 +211,7 @@ class Panel {
       if (this.taken.some((other) => !apart(room, other))) continue;
       this.taken.push(room);
       const turn = note.turned ? { transform: `rotate(-90 ${x} ${y})` } : {};
-      this.words.append(make("text", { x, y, "text-anchor": note.anchor, ...turn }, note.text));
+      this.words.append(make("text", { x, y, "text-anchor": anchor, ...turn }, note.text));
     }
   }
 
@@ -302,6 +308,11 @@ class Panel {
       this.shapes[i].setAttribute("tabindex", "0");
     }
     this.focus = i;
+  }
+
+  refocus(i) {
+    this.aim(i);
+    (this.dense ? this.canvas.node : this.shapes[i]).focus({ preventScroll: true });
   }
 
   focused(target) {

@@ -17,13 +17,6 @@ PLAIN = "color:var(--jp-ui-font-color1,CanvasText)"
 MUTED = "color:var(--jp-ui-font-color2,GrayText)"
 _GOOD, _BAD = "#2e9e5b", "#d64545"
 
-SECTION = {
-    "border_top": "1px solid var(--jp-border-color2, GrayText)",
-    "padding": "10px 0 0 0",
-    "grid_gap": "6px",
-}
-"""Layout of a part of the page, set off from the one above."""
-
 
 def heading(text: str, beneath: str = "") -> ui.HTML:
     """A section's title, and a line of what to do there."""

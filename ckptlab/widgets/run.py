@@ -30,7 +30,7 @@ from ckptlab.plan.forecast import Forecast
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import is_url
 from ckptlab.widgets.failure import failure_card
-from ckptlab.widgets.panels import SECTION, card, fade, heading, said
+from ckptlab.widgets.panels import card, fade, heading, said
 from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
 
@@ -66,7 +66,9 @@ class RunPanel(ui.VBox):
         self.table = TableView(Runs(self.runs), "runs", Answers(press=self._again), most=5)
         self._bars = ui.VBox([self.view, self.when])
         self._past = ui.VBox([heading("Runs", "Press one to see it again."), self.table])
-        super().__init__([*self._top(), self.status, self._bars, self._past], layout=ui.Layout(**SECTION))
+        super().__init__(
+            [*self._top(), self.status, self._bars, self._past], layout=ui.Layout(grid_gap="6px")
+        )
         self._wire()
         self._follow()
 

@@ -9,6 +9,7 @@ const FINE = 8;       // pixels below which stripes are too fine to be seen
 const CELL = 92;      // most pixels a device is wide
 const UNIT = 60;      // most pixels a unit of a tensor is long
 const BAR = 22;       // pixels the thickest bar takes
+const NARROW = 0.5;   // of a panel's width that words beside bars may take
 const LINE = 17;      // pixels a line of words takes
 const SVG = new Set(["svg", "g", "rect", "text", "defs", "pattern", "path"]);
 const ARRAYS = {
@@ -32,8 +33,7 @@ function unpack(header, raw) {
   };
   const panels = (header.panels ?? []).map((panel) => ({
     ...panel,
-    ...Object.fromEntries(["box", "colour", "style", "first", "ranks", "labels", "depth", "fold"]
-      .filter((k) => panel[k]).map((k) => [k, column(panel[k])])),
+    ...Object.fromEntries(["box", "colour", "style", "first", "ranks", "labels"].map((k) => [k, column(panel[k])])),
     facts: panel.facts.map((fact) => ({ ...fact, values: column(fact.values), words: column(fact.words) })),
   }));
   return { title: header.title ?? "", colours: header.colours ?? [], legend: header.legend ?? [], panels };

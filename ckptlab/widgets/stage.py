@@ -52,11 +52,18 @@ class Stage:
         self.title = wrapped(panel.title, head, HEAD, bold=True)
         self.caption = wrapped(panel.caption or _quiet(panel), head, SMALL)
         lines = [breadth(t, HEAD, bold=True) for t in self.title] + [breadth(t, SMALL) for t in self.caption]
-        self.width = max([beside + self.plot_width, *lines])
+        self.width = max([beside + self.plot_width, *lines, *self._reach()])
         self.head = 18 * len(self.title) + 15 * len(self.caption) + 8
         around = self.lanes["top"].depth + self.lanes["bottom"].depth + 8 if len(panel.marks) else 0
         turned = [breadth(note.text) + 4 for note in panel.notes if note.turned]
         self.height = self.head + max([around + self.plot_height, *turned])
+
+    def _reach(self) -> Iterator[float]:
+        """How far to the right words go that stand above or below the panel."""
+        for note in self.panel.notes:
+            if note.anchor == "middle" and not note.turned and _side(note, self.panel) in ("top", "bottom"):
+                x = self.lanes["left"].depth + self.plot_width * note.x / self.panel.width
+                yield x + breadth(note.text) / 2
 
 
 def paint(stage: Stage, pen: Pen, x: float, y: float) -> None:

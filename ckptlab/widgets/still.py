@@ -96,15 +96,13 @@ class _Sheet:
         x, y = float(EDGE), EDGE + (26.0 if scene.title else 0.0)
         most, low = EDGE + breadth(scene.title, TITLE, bold=True), y
         for panel in scene.panels:
-            if panel.kind == "rows":
-                continue
             stage = Stage(panel, room - 2 * EDGE)
             if x > EDGE and x + stage.width > room - EDGE:
                 x, y = EDGE, low + EDGE
             self._places.append((stage, x, y))
             most, low = max(most, x + stage.width), max(low, y + stage.height)
             x += stage.width + BETWEEN
-        # Rows of a table are drawn by no painter of rectangles: the words of the scene stand for them.
+        # Of a scene without panels the words are all there is.
         self._words = [] if self._places else (scene.text or "nothing to show").splitlines()[:_MOST_LINES]
         most = max([most, *(EDGE + breadth(line, SMALL) for line in self._words)])
         low += LINE * len(self._words)

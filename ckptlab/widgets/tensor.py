@@ -13,7 +13,8 @@ import ipywidgets as ui
 
 from ckptlab.errors import CheckpointError
 from ckptlab.explorer.scenes import layout_scene, mesh_scene
-from ckptlab.explorer.session import Colours, Session
+from ckptlab.explorer.session import Session
+from ckptlab.explorer.tensor import Colours
 from ckptlab.layout import Layout
 from ckptlab.metadata import Tensor
 from ckptlab.storage import Checkpoint, open_checkpoint

@@ -22,7 +22,7 @@ from ckptlab.explorer.session import Session
 from ckptlab.explorer.values import Values, values_of
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
-from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, heading, said
+from ckptlab.widgets.panels import MUTED, PLAIN, card, heading, said
 from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
 
@@ -116,13 +116,13 @@ class ValuesPanel(ui.VBox):
         self.found: list[Odd] = []
         self.table = TableView(Found(self.found), "nan", Answers(press=self._press), most=7)
         self._following = False
-        super().__init__(self._sections(), layout=ui.Layout(**SECTION))
+        super().__init__(self._sections(), layout=ui.Layout(grid_gap="6px"))
         self._wire()
         self._chosen()
 
     def _sections(self) -> list[ui.Widget]:
         wrap = {"flex_flow": "row wrap", "grid_gap": "4px 14px", "align_items": "center"}
-        room = {"flex": "1 1 420px", "min_width": "240px", "max_width": "660px"}
+        room = {"flex": "1 1 420px", "min_width": "min(240px, 100%)", "max_width": "660px"}
         shown = ui.HBox(
             [ui.Box([self.view], layout=ui.Layout(**room)), self.numbers],
             layout=ui.Layout(**{**wrap, "align_items": "flex-start", "grid_gap": "8px 24px"}),

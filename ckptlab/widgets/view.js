@@ -40,11 +40,11 @@ class View {
     this.scene = unpack(this.model.get("header"), this.model.get("columns"));
     if (this.at) { this.at = null; this.relight(); }
     this.patterns = make("defs");
-    const held = (this.panels ?? []).find((panel) => panel.refocus && panel.figure.contains(document.activeElement));
+    const held = (this.panels ?? []).find((panel) => panel.stage.contains(document.activeElement));
     const before = new Map((this.panels ?? []).map((panel) => [panel.data.name, panel]));
-    this.panels = this.scene.panels.map((panel) => (panel.kind === "rows" ? new Rows(panel, this) : new Panel(panel, this, before.get(panel.name))));
+    this.panels = this.scene.panels.map((panel) => new Panel(panel, this, before.get(panel.name)));
     this.known = new Set(this.scene.panels.flatMap((panel) => [...panel.ranks]));
-    const some = this.panels.filter((panel) => panel.n && panel.stage);
+    const some = this.panels.filter((panel) => panel.n);
     this.status.dataset.hint = some.some((panel) => panel.data.kind === "devices") ? this.model.get("hint") ?? "" : "";
     const parts = [
       this.scene.title && make("div", { class: "ckl-title", role: "heading", "aria-level": "3" }, this.scene.title),
@@ -57,12 +57,11 @@ class View {
     ];
     this.root.replaceChildren(make("svg", { class: "ckl-patterns", "aria-hidden": "true" }, this.patterns), this.probe,
       ...parts.filter(Boolean), this.tip);
-    const again = held && this.panels.find((panel) => panel.refocus && panel.data.name === held.data.name);
-    if (again) { again.focus = held.focus; again.refocus(); }
     this.arranged = null;
     this.point(null);
     this.readTheme();
     this.arrange();
+    if (held) this.panels.find((panel) => panel.data.name === held.data.name && panel.n > held.focus)?.refocus(held.focus);
   }
 
   key({ text, colour, style }) {

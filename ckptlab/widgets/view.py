@@ -22,7 +22,7 @@ from ckptlab.widgets.still import Suffix, picture, png, save
 
 _HERE = Path(__file__).parent
 
-_PARTS = ("scene.js", "zoom.js", "canvas.js", "panel.js", "rows.js", "keep.js", "view.js")
+_PARTS = ("scene.js", "zoom.js", "canvas.js", "panel.js", "keep.js", "view.js")
 
 MODULE = "\n".join((_HERE / part).read_text(encoding="utf-8") for part in _PARTS)
 """The front end: one ES module, written in parts that a reader can take one by one."""

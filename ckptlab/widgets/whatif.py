@@ -31,7 +31,7 @@ from ckptlab.explorer.whatif import (
     typed,
 )
 from ckptlab.storage import Checkpoint, open_checkpoint
-from ckptlab.widgets.panels import MUTED, PLAIN, SECTION, card, fade, heading
+from ckptlab.widgets.panels import MUTED, PLAIN, card, fade, heading
 from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
 
@@ -54,7 +54,7 @@ class _Axis(ui.HBox):
             continuous_update=False, placeholder="name", layout=ui.Layout(width="72px", margin="0")
         )
         self.size = ui.SelectionSlider(
-            options=_SIZES, description="size", layout=ui.Layout(flex="1 1 130px", width="auto", margin="0"),
+            options=_SIZES, description="size", layout=ui.Layout(flex="1 1 200px", width="auto", margin="0"),
             style={"description_width": "28px"},
         )  # fmt: skip
         self.does = ui.Dropdown(options=CHOICES, layout=ui.Layout(width="126px", margin="0"))
@@ -62,7 +62,7 @@ class _Axis(ui.HBox):
             field.tooltip = said
         super().__init__(
             [self.name, self.size, self.does],
-            layout=ui.Layout(flex="1 1 360px", max_width="520px", min_width="240px"),
+            layout=ui.Layout(flex="1 1 400px", max_width="520px", min_width="0", flex_flow="row wrap"),
         )
         for field in (self.name, self.size, self.does):
             field.observe(lambda _: change(), "value")
@@ -111,15 +111,19 @@ class WhatIfPanel(ui.VBox):
         self.matrix = SceneView(hint="", link=link)
         self.tensor = SceneView(hint="", link=link)
         self._answer = ui.VBox(layout=ui.Layout(grid_gap="8px"))
-        super().__init__(self._sections(), layout=ui.Layout(**SECTION))
+        super().__init__(self._sections(), layout=ui.Layout(grid_gap="6px"))
         self._wire()
         self._show_target()
         self._ask()
 
     def _sections(self) -> list[ui.Widget]:
         wrap = ui.Layout(**_WRAP)
-        ranks = ui.VBox([self._table, self.each], layout=ui.Layout(flex="3 1 460px", min_width="260px"))
-        matrix = ui.VBox([self.matrix, self.by_file], layout=ui.Layout(flex="2 1 300px", min_width="240px"))
+        ranks = ui.VBox(
+            [self._table, self.each], layout=ui.Layout(flex="3 1 460px", min_width="min(260px, 100%)")
+        )
+        matrix = ui.VBox(
+            [self.matrix, self.by_file], layout=ui.Layout(flex="2 1 300px", min_width="min(240px, 100%)")
+        )
         self._answer.children = [
             self.facts,
             ui.HBox(

@@ -70,7 +70,7 @@ def test_each_mesh_is_a_panel_with_its_evidence():
     scene = inferred_scene(saved)
     assert [panel.title for panel in scene.panels] == ["fsdp=4: likely, 76%", "a=2, b=2: a guess, 8%"]
     assert "All of it" not in scene.text
-    assert "cut into 4 along dim 0" in scene.panels[0].caption
+    assert "cut into 4 along dim 0" in scene.text
     assert "Mesh(fsdp=4), likely (76%)" in scene.text
     assert "Mesh(a=2, b=2), a guess (8%)" in scene.text
 

@@ -13,7 +13,7 @@ from saved import hsdp_metadata
 
 from ckptlab.errors import PathError
 from ckptlab.explorer.scene import FILLED, Note, Panel, Scene, marks
-from ckptlab.explorer.scenes import layout_scene
+from ckptlab.explorer.scenes import layout_scene, traffic_scene
 from ckptlab.explorer.session import Session
 from ckptlab.layout import Layout
 from ckptlab.metadata import Tensor
@@ -27,8 +27,8 @@ EVERY = {
     "bars": scenes.bars(),
     "nothing": scenes.nothing(),
     "stored": Session(hsdp_metadata()).stored_scene(),
-    "target": Session(hsdp_metadata()).target_scene(),
-    "load": Session(hsdp_metadata()).traffic_scene(),
+    "target": layout_scene(Layout.parse("shard=4", "Shard(0)"), MATRIX),
+    "load": traffic_scene(Session(hsdp_metadata()).foretold),
     "empty": Scene("", (), (), ""),
     "hosts": layout_scene(Layout.parse("pp=2, dp=2, tp=4", "Replicate, Shard(0), Shard(1)"), MATRIX, hosts=4),
     "hollow": layout_scene(Layout.parse("16", "Shard(0)"), Tensor("t", "float32", (5, 4)), hosts=8),
