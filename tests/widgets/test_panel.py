@@ -162,6 +162,10 @@ def test_keys_walk_select_and_let_go(shown):
     page.keyboard.press(" ")
     page.keyboard.press("Escape")
     assert page.evaluate("sent.map((s) => s.rank)") == [1, -1, 1, -1]
+    # A walk by keyboard goes on from where it was when the scene is drawn anew.
+    page.evaluate("model.set('columns', model.get('columns'))")
+    page.evaluate(SETTLED)
+    assert page.evaluate("document.activeElement.dataset.mark") == "1"
 
 
 @pytest.mark.browser

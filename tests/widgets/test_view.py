@@ -6,9 +6,12 @@ import json
 import pytest
 import scenes
 from browser import DARK, SETTLED, bright
+from saved import hsdp_metadata
 
 from ckptlab.explorer.scene import Scene
-from ckptlab.explorer.scenes import layout_scene
+from ckptlab.explorer.scenes import layout_scene, traffic_scene
+from ckptlab.explorer.session import Session
+from ckptlab.explorer.traffic import BAR, Ran
 from ckptlab.layout import Layout
 from ckptlab.metadata import Tensor
 from ckptlab.widgets.pack import pack
@@ -101,10 +104,16 @@ def nested():
     return layout_scene(layout, Tensor("w", "float32", (4096, 1024)), hosts=8)
 
 
+def load():
+    foretold = Session(hsdp_metadata()).foretold
+    ran = [Ran(r, "done", n, 0.25, True) for r, n in enumerate(foretold.bytes_by_rank.tolist())]
+    return traffic_scene(foretold, ran)
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["hsdp", "bars", "tiles", "nested"])
-def test_a_narrow_window_stacks_panels_and_overflows_nowhere(shown, name):
-    page = shown(nested() if name == "nested" else getattr(scenes, name)())
+@pytest.mark.parametrize("make", [scenes.hsdp, load, scenes.tiles, nested])
+def test_a_narrow_window_stacks_panels_and_overflows_nowhere(shown, make):
+    page = shown(make())
     for width in (1100, 480, 320):
         page.set_viewport_size({"width": width, "height": 800})
         page.evaluate(SETTLED)
@@ -114,6 +123,10 @@ def test_a_narrow_window_stacks_panels_and_overflows_nowhere(shown, name):
             stacked = frames[1]["y"] >= frames[0]["y"] + frames[0]["height"]
             assert stacked == (width < 500)
         assert all(box["x"] + box["width"] <= width for box in frames)
+        if make is load:
+            assert page.locator(".ckl-words text").all_text_contents()[1].startswith("foretold = read")
+            # Words beside the bars leave them the better part of the room.
+            assert float(page.locator(".ckl-stage").get_attribute("data-scale-x")) * BAR > width * 0.5
 
 
 @pytest.mark.browser
