@@ -58,6 +58,7 @@ class Source:
         self.metadata: Metadata = self.checkpoint.metadata
         self.files: Files = self.checkpoint.files
         self._at = Lookup(self.checkpoint, self.counts)
+        self.checkpoint.settle()
 
     def __enter__(self) -> Source:
         return self

@@ -49,6 +49,7 @@ def verify_loaded(
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
     checkpoint = open_checkpoint(path)
+    checkpoint.settle()
     elements, different = 0, []
     leaves = flatten(expand(state_dict))
     known = checkpoint.metadata.rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,7 @@ from ckptlab.storage.safetensors import (
     open_index,
     read_index,
 )
-from ckptlab.storage.sidecar import TAIL, belongs, read_sidecar, sidecars
+from ckptlab.storage.sidecar import TAIL, Sidecar, belongs, read_sidecar, sidecars
 from ckptlab.storage.torch_file import LEGACY, ZIP, open_torch_file, open_torch_parts
 from ckptlab.storage.where import files_at, is_url, parted
 
@@ -41,7 +42,8 @@ _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _PART = re.compile(r"(.*)-(\d{1,9})-of-(\d{1,9})\.safetensors")
 _OF_RANK = re.compile(r"shard-\d+-.*\.safetensors")
 _LOOKED_INTO = 50
-_MAPPED = 1 << 20
+_LONG = 1 << 20
+"""Bytes of an index above which opening does not sum them up: that is done before data is read by it."""
 
 
 def open_checkpoint(path: str | os.PathLike[str], **storage_options: Any) -> Checkpoint:
@@ -131,8 +133,12 @@ def open_directory(path: str, files: Files, options: Mapping[str, Any] = Mapping
 
 
 def _open_dcp(path: str, files: Files, names: Sequence[str]) -> Checkpoint:
-    told = _beside(files, names)
-    return Checkpoint(path, "dcp", told or _recorded(files), files, ours=told is not None)
+    beside = _beside(files, names)
+    if beside is None:
+        return Checkpoint(path, "dcp", _recorded(files), files)
+    name, told = beside
+    settle = cache(partial(_settle, files, name, told))
+    return Checkpoint(path, "dcp", told.metadata, files, ours=True, settle=settle)
 
 
 def _recorded(files: Files) -> Metadata:
@@ -142,26 +148,41 @@ def _recorded(files: Files) -> Metadata:
     )
 
 
-def _beside(files: Files, names: Sequence[str]) -> Metadata | None:
-    """What the file beside `.metadata` says, if there is one that belongs to it."""
+def _beside(files: Files, names: Sequence[str]) -> tuple[str, Sidecar] | None:
+    """The file beside `.metadata` and what it says, if there is one that belongs to it."""
     there = sidecars(names)
     if not there:
         return None
     size = files.size(METADATA_FILE)
-    # To sum up all of it takes 3 ms for 35 MB; what is far away would have to come first.
-    known = size if files.mapped or size <= _MAPPED else TAIL
+    known = size if size <= _LONG else TAIL
     with files.view(METADATA_FILE, size - known) as record:
         tail, crc = bytes(record[-TAIL:]), crc32(record) if known == size else None
     for name in (name for name in there if belongs(name, tail)):
         with files.view(name) as view:
             # Much is left in the file until it is looked at; little is better in memory.
-            found = read_sidecar(view if len(view) > _MAPPED else bytes(view), name, size)
-        if found is not None:
-            told, crc_saved = found
-            if crc not in (None, crc_saved):
-                _refuse_changed(files, told, name)
-            return told
+            long = len(view) > _LONG
+            told = read_sidecar(view if long else bytes(view), name, size)
+        if told is not None and (long or told.sound()):
+            if crc not in (None, told.record_crc):
+                _refuse_changed(files, told.metadata, name)
+            return name, told
     return None
+
+
+def _settle(files: Files, name: str, told: Sidecar) -> None:
+    """What opening put off: whether `.metadata` and the places told beside it are as they were saved."""
+    if not told.sound():
+        raise CorruptError(
+            f"{files.root}/{name} is damaged: it may say wrongly where chunks lie, so none was read by it. "
+            f"Remove it: {METADATA_FILE} says the same, and opening takes longer",
+            [name],
+        )
+    # What is far away would have to come first.
+    if files.mapped and (size := files.size(METADATA_FILE)) > _LONG:
+        with files.view(METADATA_FILE, 0, size) as record:
+            crc = crc32(record)
+        if crc != told.record_crc:
+            _refuse_changed(files, told.metadata, name)
 
 
 def _refuse_changed(files: Files, told: Metadata, beside: str) -> None:

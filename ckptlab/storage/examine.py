@@ -215,11 +215,11 @@ class Examination:
         if beside in self.files.names():
             told = self.files.read(beside, 0, self.files.size(beside))
             known = read_sidecar(told, beside, len(data))
-            if known is None:
+            if known is None or not known.sound():
                 detail = f"{beside} is damaged, or not of this {METADATA_FILE}: no layout is known"
                 remedy = "Nothing else is lost; without it, opening takes longer."
                 yield Finding("doubt", "metadata", detail, remedy, beside)
-            elif known[1] != crc32(data) and not keys:
+            elif known.record_crc != crc32(data) and not keys:
                 detail = f"{METADATA_FILE} was changed after it was saved, though it says the same"
                 yield Finding("doubt", "metadata", detail, "Load it and save it again.", METADATA_FILE)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -47,6 +47,8 @@ class Checkpoint:
     whole storage (0 if nobody knows), and `values` are the objects, if opening told so; None where
     each chunk and each object must be looked at. `ours` says that ckptlab saved it, so that every chunk
     is wrapped as `storage.template` says. `notes` is what a safetensors file says of itself in words.
+    `settle` checks what opening put off because it takes long, once; whoever reads bytes where the metadata
+    says they lie calls it before: `CorruptError` if the metadata is not what was saved.
     """
 
     path: str
@@ -58,6 +60,7 @@ class Checkpoint:
     crcs: Sequence[int] | None = None
     ours: bool = False
     notes: Mapping[str, str] = field(default_factory=dict)
+    settle: Callable[[], None] = lambda: None
 
     def __getitem__(self, key: str) -> Any:
         """A `StoredTensor`, of which only the elements that it is then indexed by are read; or an object.

@@ -5,7 +5,7 @@ Values are numpy's. It knows no torch, no rank and no plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ class Opened(Protocol):
     def values(self) -> Mapping[str, object] | None: ...  # noqa: D102
     @property
     def crcs(self) -> Sequence[int] | None: ...  # noqa: D102
+    @property
+    def settle(self) -> Callable[[], None]: ...  # noqa: D102
 
 
 def stored(checkpoint: Opened, key: str) -> Any:
@@ -161,6 +163,7 @@ class StoredTensor:
 
     def fill(self, bits: Array, ranges: Sequence[range]) -> None:
         """Read the elements at the product of ascending `ranges` into `bits`, of their shape and itemsize."""
+        self.checkpoint.settle()
         boxes = self.checkpoint.metadata.boxes(self.row)
         around = Box(tuple(r.start for r in ranges), tuple(r[-1] + 1 - r.start for r in ranges))
         filled, seen = 0, set()

@@ -1,6 +1,7 @@
 """The file beside `.metadata`: it gives back all that was saved, or counts as none."""
 
 import json
+import struct
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,7 @@ HSDP = Layout(Mesh((2, 2), ("replicate", "shard")), (Replicate(), Shard(0)))
 TP = Layout(Mesh((2, 3), ranks=(9, 8, 7, 1, 2, 3)), (StridedShard(0, split_factor=3), Shard(0)))
 NAME = sidecar_file("an-id-of-a-save")
 RECORD = b"a .metadata"
+HEAD = struct.Struct("<8sQQII")
 
 
 def sample(some=None, layout=HSDP):
@@ -51,9 +53,10 @@ def assert_same(found, wanted):
 
 def test_all_comes_back():
     wanted = replace(sample(), layouts={"a": TP, "d": HSDP})
-    found, crc = read_sidecar(write_sidecar(wanted, RECORD), NAME, len(RECORD))
-    assert_same(found, wanted)
-    assert crc == crc32(RECORD)
+    found = read_sidecar(write_sidecar(wanted, RECORD), NAME, len(RECORD))
+    assert found.sound()
+    assert_same(found.metadata, wanted)
+    assert found.record_crc == crc32(RECORD)
 
 
 @settings(max_examples=100, deadline=None)
@@ -61,12 +64,12 @@ def test_all_comes_back():
 def test_any_checkpoint_comes_back(some, layout):
     wanted = sample(some, layout)
     wanted = replace(wanted, paths={**dict.fromkeys([t.fqn for t in some], ("x", 1)), "step": ("step",)})
-    assert_same(read_sidecar(write_sidecar(wanted, b"1"), NAME, 1)[0], wanted)
+    assert_same(read_sidecar(write_sidecar(wanted, b"1"), NAME, 1).metadata, wanted)
 
 
 def test_a_key_without_a_path_stays_without():
     wanted = replace(sample(), paths={"a": ("a",)})
-    assert read_sidecar(write_sidecar(wanted, b"1"), NAME, 1)[0].paths == {"a": ("a",)}
+    assert read_sidecar(write_sidecar(wanted, b"1"), NAME, 1).metadata.paths == {"a": ("a",)}
 
 
 def test_of_another_save_or_another_record_counts_as_none():
@@ -86,12 +89,13 @@ def test_which_may_belong():
 def changed(change):
     """The sidecar with something else in its header, and a crc that says that all is well."""
     data = write_sidecar(sample(), b"1")
-    length = int.from_bytes(data[8:16], "little")
-    head = json.loads(data[24 : 24 + length])
+    magic, length, ahead, _, places_crc = HEAD.unpack_from(data)
+    head = json.loads(data[HEAD.size : HEAD.size + length])
     change(head)
     header = json.dumps(head).encode()
-    body = header + bytes(-len(header) % 8) + data[24 + length + -length % 8 :]
-    return data[:8] + len(header).to_bytes(8, "little") + crc32(body).to_bytes(4, "little") + bytes(4) + body
+    front = header + bytes(-len(header) % 8) + data[HEAD.size + length + -length % 8 : HEAD.size + ahead]
+    made = HEAD.pack(magic, len(header), len(front), crc32(front), places_crc)
+    return made + front + data[HEAD.size + ahead :]
 
 
 def test_what_is_changed_to_the_same_is_read():
@@ -118,6 +122,7 @@ def test_what_is_changed_to_the_same_is_read():
         lambda head: head["lengths"].__setitem__(0, -1),
         lambda head: head["lengths"].__setitem__(8, 1 << 40),
         lambda head: head["lengths"].__setitem__(6, 1),
+        lambda head: head["lengths"].__setitem__(8, head["lengths"][8] - 1),
         lambda head: head["paths"].update(a=3),
         lambda head: head["paths"].update(a=[[]]),
         lambda head: head.pop("paths"),
@@ -155,18 +160,95 @@ def test_something_else_counts_as_none(data):
 
 @settings(deadline=None)
 @given(st.data())
-def test_any_cut_or_flip_counts_as_none(data):
+def test_any_cut_counts_as_none_and_any_flip_is_found(data):
     whole = bytearray(write_sidecar(sample(), b"1"))
-    at = data.draw(st.integers(0, len(whole) - 1).filter(lambda i: not 20 <= i < 24))
+    ahead = HEAD.size + HEAD.unpack_from(whole)[2]
+    at = data.draw(st.integers(0, len(whole) - 1))
     assert read_sidecar(bytes(whole[:at]), NAME, 1) is None
     whole[at] ^= data.draw(st.integers(1, 255))
-    assert read_sidecar(bytes(whole), NAME, 1) is None
+    found = read_sidecar(bytes(whole), NAME, 1)
+    assert found is None or not found.sound()
+    # What says where chunks lie waits until somebody asks; the crc of it stands at the end of HEAD.
+    assert found is None or at >= ahead or HEAD.size - 4 <= at < HEAD.size
+
+
+@pytest.fixture
+def long(monkeypatch):
+    """Every index is a long one: of millions of chunks."""
+    monkeypatch.setattr("ckptlab.storage.checkpoint._LONG", 0)
+
+
+def alike(path):
+    """Two tensors that are alike in all but their elements, in two files; and the sidecar's name."""
+    state = {"a": torch.full((64,), 1.0), "b": torch.full((64,), 2.0), "c": torch.full((64,), 3.0)}
+    ckptlab.save(state, path)
+    return path / sidecar_file(open_checkpoint(path).metadata.save_id)
+
+
+def loaded(path):
+    target = {key: torch.zeros(64) for key in "abc"}
+    ckptlab.load(target, path)
+    return [target[key].unique().tolist() for key in "abc"]
+
+
+@pytest.mark.parametrize("name", ["first", "corner", "offsets", "shapes", "file", "start", "length"])
+@pytest.mark.usefixtures("long")
+def test_a_flipped_bit_of_a_long_index_never_loads_wrongly(tmp_path, name):
+    """Where chunks lie is checked before they are read: refused. All else at once: right, without it."""
+    beside = alike(tmp_path)
+    whole = beside.read_bytes()
+    chunks = open_checkpoint(tmp_path).metadata.chunks
+    end = len(whole)
+    behind = {"length": end - 24, "start": end - 48, "file": end - 64}
+    at = behind[name] if name in behind else whole.index(getattr(chunks, name).tobytes())
+    for bit in (0, 5):
+        beside.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        opened = open_checkpoint(tmp_path)
+        if opened.ours:
+            with pytest.raises(CorruptError, match="Remove it"):
+                loaded(tmp_path)
+            with pytest.raises(CorruptError, match="Remove it"):
+                opened["a"][3]
+        else:
+            assert loaded(tmp_path) == [[1.0], [2.0], [3.0]]
+        assert opened.ours == (name in ("start", "length"))
+        assert any(beside.name in str(finding) for finding in audit(tmp_path).findings)
+    beside.unlink()
+    assert loaded(tmp_path) == [[1.0], [2.0], [3.0]]
+
+
+@pytest.mark.usefixtures("long")
+def test_a_chunk_taken_for_another_of_its_kind_is_refused(tmp_path):
+    """Elements of b where a should be: their own crc is right, and so is all that is round them."""
+    beside = alike(tmp_path)
+    whole, start = beside.read_bytes(), open_checkpoint(tmp_path).metadata.chunks.start
+    at = whole.rindex(start.tobytes())
+    beside.write_bytes(whole[:at] + whole[at + 8 : at + 16] + whole[at + 8 :])
+    assert open_checkpoint(tmp_path).metadata.chunks.start[0] == start[1]
+    with pytest.raises(CorruptError, match="Remove it"):
+        loaded(tmp_path)
+    assert {finding.severity for finding in audit(tmp_path).findings} >= {"damage", "doubt"}
+
+
+@pytest.mark.usefixtures("long")
+def test_a_long_metadata_that_was_changed_is_refused_before_it_is_read_by(tmp_path):
+    alike(tmp_path)
+    record = tmp_path / ".metadata"
+    whole = record.read_bytes()
+    record.write_bytes(whole.replace(b"X\x01\0\0\0a", b"X\x01\0\0\0z"))
+    assert record.read_bytes() != whole
+    opened = open_checkpoint(tmp_path)
+    assert opened.ours
+    with pytest.raises(CorruptError, match=r"was changed after it was saved.*remove \.ckptlab-"):
+        opened["a"][3]
+    with pytest.raises(CorruptError, match="was changed after it was saved"):
+        loaded(tmp_path)
 
 
 def test_columns_are_views_of_what_was_mapped():
     data = write_sidecar(sample(), b"1")
-    found, _ = read_sidecar(memoryview(data), NAME, 1)
-    assert np.shares_memory(found.chunks.start, np.frombuffer(data, np.uint8))
+    found = read_sidecar(memoryview(data), NAME, 1)
+    assert np.shares_memory(found.metadata.chunks.start, np.frombuffer(data, np.uint8))
 
 
 def test_a_checkpoint_opens_the_same_with_and_without(tmp_path):
