@@ -108,9 +108,7 @@ class RunPanel(ui.VBox):
             heading(
                 "The load", "Foretold from the metadata alone; press Run and real ranks load every tensor."
             ),
-            ui.HBox(
-                [ui.HBox([self.run, self.stop]), ui.HBox([self.world, self.device])], layout=ui.Layout(**wrap)
-            ),
+            ui.HBox([ui.HBox([self.run, self.stop]), self.world, self.device], layout=ui.Layout(**wrap)),
             ui.HBox([self.checked, self.limit, ui.HBox([self.kill, self.victim])], layout=ui.Layout(**wrap)),
             self.note,
         ]
