@@ -190,10 +190,9 @@ class Source:
         if run is not None and target.is_contiguous():
             found = self._read_run(chunk, payload, run * target.element_size(), memory_of(target), whole)
         else:
-            self._copy_box(chunk, payload, box, target)
-            found = None
-        if expected:
-            counts.checked = 1
+            found = self._copy_box(chunk, payload, box, target, whole)
+        if expected or (whole and box.numel and self.checkpoint.ours):
+            counts.checked = int(expected != 0)
             if found is None:
                 found = self._at.crc(chunk, payload)
                 counts.header_bytes += payload.nbytes
@@ -222,15 +221,17 @@ class Source:
             crc = crc32(block, crc)
         return crc
 
-    def _copy_box(self, chunk: int, payload: Payload, box: Box, target: torch.Tensor) -> None:
-        """Copy a box that is no run of bytes, or whose target is none."""
+    def _copy_box(
+        self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool
+    ) -> int | None:
+        """Copy a box that is no run of bytes, or whose target is none; the crc if it is the `whole` chunk."""
         into, size = bits_of(target), target.element_size()
         name, base = self._at.place(chunk)
         strides = tuple(s * size for s in payload.strides)
         low = payload.storage_offset + sum(o * s for o, s in zip(box.offset, payload.strides, strict=True))
         span = 1 + sum((n - 1) * s for n, s in zip(box.shape, payload.strides, strict=True))
         if not box.numel:
-            return
+            return 0 if whole else None
         start = base + payload.start + low * size
         with ExitStack() as stack:
             data: Any
@@ -239,6 +240,8 @@ class Source:
             else:
                 data = stack.enter_context(self.files.view(name, start, span * size))
             np.copyto(into, np.ndarray(box.shape, into.dtype, data, 0, strides))
+            # Of what was fetched: to ask for it again would be as dear as the load.
+            return crc32(data) if whole else None
 
 
 def _direct(into: torch.Tensor, dtype: str) -> bool:

@@ -47,6 +47,31 @@ def data(gate):
 # ---------------------------------------------------------------- alone
 
 
+@pytest.mark.parametrize("kind", ["apart", "float64"])
+def test_a_large_chunk_is_fetched_once_wherever_it_goes(far, gate, kind):
+    """Its elements go apart in memory, or into another dtype; the crc is of what was fetched."""
+    whole = torch.randn(600, 600)
+    ckptlab.save({"w": whole}, far)
+
+    def loaded():
+        target = torch.zeros(600, 600).t() if kind == "apart" else torch.zeros(600, 600, dtype=torch.float64)
+        gate.clear()
+        return target, ckptlab.load({"w": target}, far, dtype="widen")
+
+    target, report = loaded()
+    assert torch.equal(target, whole.to(target.dtype))
+    assert len(gate.asked(".distcp")) == 2
+    assert data(gate) == report.nbytes + report.header_bytes < 600 * 600 * 4 + 2000
+
+    files = files_at(far)
+    [name] = ckptlab.open_checkpoint(far).metadata.files
+    held = bytearray(files.read(name, 0, files.size(name)))
+    held[700_000] ^= 1
+    files.publish(name, bytes(held), sync=False)
+    with pytest.raises(CorruptError, match="is damaged"):
+        loaded()
+
+
 def test_one_process_saves_loads_opens_and_slices(far, gate):
     state = {"w": torch.randn(300, 40), "n": {"b": torch.arange(7)}, "empty": torch.zeros(0, 3), "step": 4}
     saved = ckptlab.save(state, far)

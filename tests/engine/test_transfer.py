@@ -112,6 +112,20 @@ def test_a_whole_chunk_is_checked_and_a_part_when_asked(tmp_path):
             read(open_checkpoint(tmp_path), box, torch.zeros(box.shape, dtype=torch.int16), verify)
 
 
+def test_a_crc_of_ours_that_was_lost_is_noticed_wherever_the_elements_go(tmp_path):
+    """As a hole in the file would: not what stock means by zero."""
+    save({"w": WHOLE}, tmp_path)
+    checkpoint, known = open_checkpoint(tmp_path), template("int16", SHAPE)
+    file = tmp_path / checkpoint.metadata.files[0]
+    data = bytearray(file.read_bytes())
+    data[known.crc_at : known.crc_at + 4] = bytes(4)
+    file.write_bytes(data)
+    whole = Box((0, 0, 0), SHAPE)
+    for into in (torch.zeros(SHAPE[::-1], dtype=torch.int16).permute(2, 1, 0), torch.zeros(SHAPE)):
+        with pytest.raises(CorruptError, match="is damaged"):
+            read(open_checkpoint(tmp_path), whole, into)
+
+
 def test_a_crc_of_zero_was_never_computed(tmp_path):
     torch.serialization.set_crc32_options(False)
     try:
