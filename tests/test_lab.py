@@ -43,7 +43,7 @@ def lit(page, panel, which=0):
 
 
 def descendants(pid):
-    """Every process below one, by id, with the time it was started (ids come round again)."""
+    """Every process below one, generation by generation: by id, with the time it was started."""
     children = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,15 +52,14 @@ def descendants(pid):
             continue
         if state != "Z":
             children.setdefault(int(parent), []).append((int(folder.name), rest[17]))
-    found, ask = [], [pid]
-    while ask:
-        below = children.get(ask.pop(), [])
-        found += below
-        ask += [child for child, _ in below]
+    found, last = [], [(pid, "")]
+    while last := [child for parent, _ in last for child in children.get(parent, [])]:
+        found.append(last)
     return found
 
 
 def running(pid, began):
+    """Whether that very process is there: ids come round again."""
     try:
         state, _, *rest = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -107,13 +106,15 @@ def test_from_the_command_to_a_load_as_foretold(page, address, tmp_path):
     # The kernel dies: no rank outlives it.
     kernel = page.evaluate(KERNEL)
     pid = kernel_pid(tmp_path, kernel)
-    ranks = descendants(pid)
+    servers, ranks = descendants(pid)
     assert len(ranks) >= 4
     os.kill(pid, signal.SIGKILL)
-    stop = time.monotonic() + 30
-    while any(running(*rank) for rank in ranks):
-        assert time.monotonic() < stop, "ranks outlived their kernel"
-        time.sleep(0.02)
+    # The server that forked them unloads torch first, which takes it seconds where others work too.
+    for outlived, limit in ((ranks, 2), (servers, 30)):
+        stop = time.monotonic() + limit
+        while any(running(*process) for process in outlived):
+            assert time.monotonic() < stop, f"{outlived} outlived their kernel by {limit} s"
+            time.sleep(0.02)
 
 
 def kernel_pid(work, kernel):
