@@ -37,11 +37,6 @@ def page(chromium, address, tmp_path):
     assert [problem for problem in problems if not KNOWN.search(problem)] == []
 
 
-def lit(page, panel, which=0):
-    """How many marks of a panel are lit."""
-    return int(page.locator(f'[data-panel="{panel}"]').nth(which).get_attribute("data-lit"))
-
-
 def descendants(pid):
     """Every process below one, generation by generation: by id, with the time it was started."""
     children = {}
