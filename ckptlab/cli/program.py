@@ -14,6 +14,7 @@ import typer
 
 from ckptlab.cli.convert import convert
 from ckptlab.cli.lab import lab
+from ckptlab.cli.passport import passport
 from ckptlab.cli.prune import prune
 from ckptlab.cli.reshard import reshard
 from ckptlab.cli.show import show
@@ -33,6 +34,7 @@ app.command()(verify)
 app.command()(reshard)
 app.command()(convert)
 app.command()(prune)
+app.command()(passport)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(lab)
 
 
