@@ -58,7 +58,7 @@ def facts(checkpoint: Checkpoint) -> list[Row]:
     by = "nobody knows" if not writers else f"rank {writers[0]}"
     if len(writers) > 1:
         by = f"{len(writers):,} ranks, {writers[0]} to {writers[-1]}"
-    rows = [
+    rows: list[Row] = [
         ("format", checkpoint.format + (", saved by ckptlab" if checkpoint.ours else "")),
         ("tensors", f"{len(metadata.tensors):,}"),
         ("elements", f"{elements:,}"),
@@ -84,9 +84,9 @@ def totals(metadata: Metadata) -> tuple[list[Row], list[Row], int]:
         sums = by_dtype.setdefault(kind[0], [0, 0])
         sums[0], sums[1] = sums[0] + n, sums[1] + nbytes[kind]
     ordered = sorted(by_dtype.items(), key=lambda one: -one[1][1])
-    dtypes = [(dtype, f"{n:,}", human_bytes(size)) for dtype, (n, size) in ordered]
+    dtypes: list[Row] = [(dtype, f"{n:,}", human_bytes(size)) for dtype, (n, size) in ordered]
     most = sorted(tensors, key=lambda kind: -nbytes[kind])
-    shapes = [
+    shapes: list[Row] = [
         (kind[0], clip(human_shape(kind[1]), 80), f"{tensors[kind]:,}", human_bytes(nbytes[kind]))
         for kind in most[:_SHAPES]
     ]
@@ -126,7 +126,7 @@ def verifying(checkpoint: Checkpoint, troubled: int = 0) -> list[str]:
 
 def environment() -> list[Row]:
     """Versions of what runs here; torch is looked up, not imported."""
-    rows = [("python", platform.python_version())]
+    rows: list[Row] = [("python", platform.python_version())]
     for name in _LIBRARIES:
         try:
             rows.append((name, version(name)))
