@@ -303,7 +303,8 @@ def s3(far: str) -> Iterator[FsspecFiles]:
     made.close()
 
 
-def pending() -> list[dict[str, str]]:
-    """Uploads that were begun and neither finished nor given up."""
+def pending(files: FsspecFiles) -> list[str]:
+    """Names under the root of these files whose upload was begun and neither finished nor given up."""
+    under = files.root.removeprefix("s3://bucket/").rstrip("/") + "/"
     found: list[dict[str, str]] = _client()._fs.list_multipart_uploads("bucket")
-    return found
+    return [upload["Key"].removeprefix(under) for upload in found if upload["Key"].startswith(under)]

@@ -122,6 +122,8 @@ class Team:
                 work.wait(listen) if listen else work.wait()
                 return
             except RuntimeError as error:
+                if work.is_completed() and _went_well(work):
+                    return
                 if not work.is_completed() and not self.roll.called:
                     continue
                 missing = self.roll.call()
@@ -184,6 +186,15 @@ class Team:
         if failed:
             raise _agreed(failed, self.world, one) from mine
         return result, [value for _, value in heard]
+
+
+def _went_well(work: dist.Work) -> bool:
+    """Whether a collective that is over ended well: it may have ended just after the wait for it gave up."""
+    try:
+        work.wait()
+    except RuntimeError:
+        return False
+    return True
 
 
 _ENLISTED: dict[str, Any] = {}

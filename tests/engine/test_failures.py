@@ -114,7 +114,7 @@ def test_a_flipped_byte_round_a_tensor_is_found_before_anything_is_loaded(ranks4
 
 def test_a_hole_where_a_chunk_was_is_found(ranks4, saved):
     # As a power cut leaves it: the file is as long as it was, and nothing is in it.
-    file, start, payload = chunk(saved, "v", 2)
+    file, start, _ = chunk(saved, "v", 2)
     data = bytearray(file.read_bytes())
     data[start:] = bytes(len(data) - start)
     file.write_bytes(data)

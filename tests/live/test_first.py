@@ -50,4 +50,4 @@ def test_a_reshard_comes_out_as_foretold_and_is_told_as_it_goes(demo):
     assert all(o.equal and o.elements for o in outcomes)
     for rank in range(4):
         phases = list(dict.fromkeys(phase for r, phase in told if r == rank))
-        assert phases == ["metadata", "plan", "read", "commit", "verify"]
+        assert phases == ["start", "metadata", "plan", "read", "commit", "verify", "done"]

@@ -143,7 +143,7 @@ def test_a_stream_is_written_in_order_and_one_that_fails_leaves_no_file(s3, monk
         breaks_off()
     assert files.names() == ()
     if scheme == "s3":
-        assert not pending()
+        assert not pending(s3)
 
 
 def test_a_large_file_is_sent_in_parts(s3, gate, monkeypatch):

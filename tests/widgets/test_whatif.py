@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import pytest
@@ -9,16 +10,23 @@ from labserver import lab, open_and_run
 from saved import hsdp_metadata
 
 from ckptlab.explorer.session import Session
+from ckptlab.widgets import whatif as module
 from ckptlab.widgets.whatif import WhatIfPanel
 
 THEME = "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', { theme })"
 
 
 @pytest.fixture
-def panel():
+def panel(monkeypatch):
+    # A browser that another test opened leaves a loop running in this thread: nothing is to wait for it.
+    monkeypatch.setattr(module.asyncio, "get_running_loop", lambda: _raise(RuntimeError("no loop")))
     panel = WhatIfPanel(Session(hsdp_metadata()))
     yield panel
     panel.close()
+
+
+def _raise(error):
+    raise error
 
 
 def stale(panel):
@@ -146,7 +154,9 @@ def test_a_slider_that_is_moved_is_answered_when_it_rests():
         assert asked == ["shard=8"]
         panel.close()
 
-    asyncio.run(asyncio.wait_for(move(), 60))
+    # In a thread of its own: the browser's loop may be running in this one.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(lambda: asyncio.run(asyncio.wait_for(move(), 60))).result()
 
 
 def test_it_leaves_a_picture_and_words_behind(panel):
