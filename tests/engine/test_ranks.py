@@ -1,11 +1,14 @@
 """Ranks that agree on a failure: which error each raises, and whom it names."""
 
 import dataclasses
+from datetime import timedelta
 
 import engine_ops as ops
 import pytest
 
+from ckptlab.engine.lost import Missing, Roll
 from ckptlab.engine.ranks import Team
+from ckptlab.errors import LostError
 
 
 def raised(failures):
@@ -73,3 +76,27 @@ def test_without_a_process_group_a_team_is_one(tmp_path):
     assert team.together("read", lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         team.together("read", lambda: 1 // 0)
+
+
+class Ended:
+    """A collective that comes to its end just as the wait for it gives up."""
+
+    def __init__(self, well):
+        self.well, self.asked = well, 0
+
+    def wait(self, *_):
+        self.asked += 1
+        if self.asked == 1 or not self.well:
+            raise RuntimeError("Operation timed out!")
+
+    def is_completed(self):
+        return True
+
+
+def test_a_collective_that_ends_as_the_wait_gives_up_is_no_lost_rank(monkeypatch):
+    team = Team(0, 2, ranks=(0, 1))
+    monkeypatch.setattr(Roll, "called", property(lambda _: False))
+    monkeypatch.setattr(Roll, "call", lambda _: Missing((1,), dead=True))
+    team._finish(Ended(well=True), timedelta(seconds=0.5))
+    with pytest.raises(LostError, match="rank 1 died"):
+        team._finish(Ended(well=False), timedelta(seconds=0.5))
