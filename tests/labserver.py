@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 # The picture says "idle" before the kernel can be talked to, so the document itself is asked.
 READY = """() => {
   const panel = window.jupyterapp?.shell?.currentWidget;
@@ -107,3 +109,18 @@ def _end(server: subprocess.Popen[bytes]) -> None:
             except subprocess.TimeoutExpired:
                 continue
     server.wait(5)
+
+
+@contextmanager
+def visit(chromium: Any, work: Path, cells: list[str], width: int, height: int) -> Iterator[Any]:
+    """The page of a real JupyterLab in which a notebook of these cells was run; its last look is kept."""
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, work / "book.ipynb")
+    with lab(work, [sys.executable, "-m", "jupyterlab"]) as address:
+        page = chromium.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(60_000)
+        open_and_run(page, address.format(place="tree/book.ipynb"))
+        yield page
+        page.screenshot(path=str(work / "last.png"))
+        page.close()

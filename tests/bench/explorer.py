@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from spelled import llama, stock_metadata
+from spelled import stock_metadata
+from states import llama
 
 MODELS = {
     "70b-64": ((80, 8192, 28672), 64),

@@ -5,7 +5,6 @@ bytes are put together from the few stretches that repeat.
 """
 
 from ckptlab.layout import Layout
-from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import holdings
 from ckptlab.storage.opcodes import integer
 from ckptlab.storage.template import template
@@ -13,21 +12,6 @@ from ckptlab.storage.template import template
 FRAME = 64 << 10
 BATCH = 1000
 RECORDS = "torch.distributed.checkpoint.metadata"
-
-
-def llama(layers, width, hidden):
-    """The tensors of a model with Adam's two moments, bfloat16 and float32."""
-    kv, words = 1024, 128256
-    model = [("embed", (words, width)), ("norm", (width,)), ("head", (words, width))]
-    for i in range(layers):
-        parts = {
-            "q": (width, width), "k": (kv, width), "v": (kv, width), "o": (width, width),
-            "gate": (hidden, width), "up": (hidden, width), "down": (width, hidden),
-            "norm1": (width,), "norm2": (width,),
-        }  # fmt: skip
-        model += [(f"layers.{i}.{name}", shape) for name, shape in parts.items()]
-    kinds = {"model": "bfloat16", "optim.exp_avg": "float32", "optim.exp_avg_sq": "float32"}
-    return [Tensor(f"{kind}.{fqn}", dtype, shape) for kind, dtype in kinds.items() for fqn, shape in model]
 
 
 class Speller:

@@ -26,11 +26,11 @@ def small(count):
     return [Tensor(f"block.{i}.scale", "float32", (64, 64)) for i in range(count)]
 
 
-def llama405b():
-    """The 3,411 tensors of a 405B model with Adam's two moments."""
-    width, hidden, kv, words = 16384, 53248, 1024, 128256
+def llama(layers, width, hidden):
+    """The tensors of a model with Adam's two moments, bfloat16 and float32."""
+    kv, words = 1024, 128256
     model = [("embed", (words, width)), ("norm", (width,)), ("head", (words, width))]
-    for i in range(126):
+    for i in range(layers):
         parts = {
             "q": (width, width), "k": (kv, width), "v": (kv, width), "o": (width, width),
             "gate": (hidden, width), "up": (hidden, width), "down": (width, hidden),
@@ -39,3 +39,8 @@ def llama405b():
         model += [(f"layers.{i}.{name}", shape) for name, shape in parts.items()]
     kinds = {"model": "bfloat16", "optim.exp_avg": "float32", "optim.exp_avg_sq": "float32"}
     return [Tensor(f"{kind}.{fqn}", dtype, shape) for kind, dtype in kinds.items() for fqn, shape in model]
+
+
+def llama405b():
+    """The 3,411 tensors of a 405B model with Adam's two moments."""
+    return llama(126, 16384, 53248)

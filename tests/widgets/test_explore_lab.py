@@ -1,10 +1,7 @@
 """Keys, files and the sheets in a real JupyterLab: search, walk, look into a file; light, dark and narrow."""
 
-import sys
-
-import nbformat
 import pytest
-from labserver import lab, open_and_run
+from labserver import visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -23,16 +20,8 @@ THEME = "(theme) => window.jupyterapp.commands.execute('apputils:change-theme', 
 
 @pytest.fixture
 def page(chromium, tmp_path):
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, tmp_path / "book.ipynb")
-    with lab(tmp_path, [sys.executable, "-m", "jupyterlab"]) as address:
-        page = chromium.new_page(viewport={"width": 1250, "height": 1900})
-        page.set_default_timeout(60_000)
-        open_and_run(page, address.format(place="tree/book.ipynb"))
+    with visit(chromium, tmp_path, [CELL.strip()], 1250, 1900) as page:
         yield page
-        page.screenshot(path=str(tmp_path / "last.png"))
-        page.close()
 
 
 def test_keys_files_and_sheets(page, tmp_path):

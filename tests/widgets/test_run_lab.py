@@ -1,13 +1,11 @@
 """Run and Values in a real JupyterLab: press, watch, cancel, kill, look, scan; light, dark and narrow."""
 
 import re
-import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
-from labserver import lab, open_and_run
+from labserver import visit
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
@@ -31,16 +29,8 @@ ckptlab.live.ops.reshard = widget_ops.read_some_and_hang"""
 
 @pytest.fixture
 def page(chromium, tmp_path):
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in CELLS])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, tmp_path / "book.ipynb")
-    with lab(tmp_path, [sys.executable, "-m", "jupyterlab"]) as address:
-        page = chromium.new_page(viewport={"width": 1200, "height": 1900})
-        page.set_default_timeout(60_000)
-        open_and_run(page, address.format(place="tree/book.ipynb"))
+    with visit(chromium, tmp_path, CELLS, 1200, 1900) as page:
         yield page
-        page.screenshot(path=str(tmp_path / "last.png"))
-        page.close()
 
 
 def until(true, limit=60):

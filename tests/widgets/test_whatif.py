@@ -1,12 +1,10 @@
 """The what-if panel: what is pressed and typed, and what is then shown; then a visit in a real JupyterLab."""
 
 import asyncio
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import nbformat
 import pytest
-from labserver import lab, open_and_run
+from labserver import visit
 from saved import hsdp_metadata
 
 from ckptlab.explorer.session import Session
@@ -181,16 +179,8 @@ def page(chromium, tmp_path):
         "from ckptlab.explorer.session import Session\nfrom ckptlab.widgets.whatif import WhatIfPanel\n"
         "panel = WhatIfPanel(Session(metadata_of(some, rows)), 'one link')\npanel",
     ]
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
-    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(book, tmp_path / "book.ipynb")
-    with lab(tmp_path, [sys.executable, "-m", "jupyterlab"]) as address:
-        page = chromium.new_page(viewport={"width": 1300, "height": 1800})
-        page.set_default_timeout(60_000)
-        open_and_run(page, address.format(place="tree/book.ipynb"))
+    with visit(chromium, tmp_path, cells, 1300, 1800) as page:
         yield page
-        page.screenshot(path=str(tmp_path / "last.png"))
-        page.close()
 
 
 @pytest.mark.browser
