@@ -212,14 +212,7 @@ class Source:
         if not whole:
             self.files.read_into(name, start, into)
             return None
-        crc = 0
-        step = _BLOCK if self.files.mapped else max(1, len(into))
-        for at in range(0, len(into), step):
-            block = into[at : at + step]
-            self.files.read_into(name, start + at, block)
-            # Taken while the block is in the cache.
-            crc = crc32(block, crc)
-        return crc
+        return self.files.read_checked(name, start, into, memoryview(b""))
 
     def _copy_box(
         self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool
