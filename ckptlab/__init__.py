@@ -6,8 +6,7 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
     async_save                 the same while training goes on
     open_checkpoint            what is in a directory, without torch
     explore                    the same in a notebook, with a live reshard-and-load
-    demo_checkpoint            a small HSDP checkpoint to look at, saved by real ranks
-    Mesh, Layout, Shard, Replicate, StridedShard
+    Mesh, Layout, Shard, Replicate
                                where every element of every tensor lives
     CheckpointError            what every error of ckptlab is
     dcp                        the names of torch.distributed.checkpoint, on this engine
@@ -26,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ckptlab.engine import async_save, load, save
     from ckptlab.errors import CheckpointError
-    from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
-    from ckptlab.live.first import demo_checkpoint
+    from ckptlab.layout import Layout, Mesh, Replicate, Shard
     from ckptlab.storage import open_checkpoint
     from ckptlab.widgets.explore import explore
 
@@ -37,9 +35,7 @@ __all__ = [
     "Mesh",
     "Replicate",
     "Shard",
-    "StridedShard",
     "async_save",
-    "demo_checkpoint",
     "explore",
     "load",
     "open_checkpoint",
@@ -49,7 +45,6 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "ckptlab.errors",
     "async_save": "ckptlab.engine",
-    "demo_checkpoint": "ckptlab.live.first",
     "explore": "ckptlab.widgets.explore",
     "load": "ckptlab.engine",
     "open_checkpoint": "ckptlab.storage",
