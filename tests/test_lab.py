@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 KNOWN = re.compile(
     "Failed to load resource.*404|Canceled future for|ResizeObserver loop|Could not restore the debugger"
 )
-BOOK = "tree/01-a-checkpoint-and-where-it-goes.ipynb"
+BOOK = "tree/00-start-here.ipynb"
 
 
 @pytest.fixture
