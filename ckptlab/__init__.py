@@ -14,7 +14,7 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
 The rooms, each importing only those before it: `errors`, `events`; `layout` (geometry);
 `metadata` (what a checkpoint says of itself); `plan` (who moves which box); `storage` (bytes,
 files, formats); `engine` (torch tensors and ranks); `explorer` (scenes, as data); `live` (real
-ranks); `widgets` (how it looks); `dcp`; `cli`.
+ranks); `widgets` (how it looks); `dcp`; `lessons` (the notebooks' puzzles); `cli`.
 """
 
 from __future__ import annotations

@@ -18,20 +18,21 @@ ROOMS = [
     ("live",),
     ("widgets",),
     ("dcp",),
+    ("lessons",),
     ("cli",),
 ]
 LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 DOORS = {
-    "torch": ("engine/", "live/", "dcp/"),
-    "torch.distributed": ("engine/ranks.py", "engine/state.py", "live/", "dcp/"),
+    "torch": ("engine/", "live/", "dcp/", "lessons/"),
+    "torch.distributed": ("engine/ranks.py", "engine/state.py", "live/", "dcp/", "lessons/"),
     "pickle": ("storage/torch_save.py", "engine/ranks.py", "live/"),
     "isal": ("storage/",),
     "fsspec": ("storage/remote.py",),
     "multiprocessing": ("live/",),
     "subprocess": ("live/",),
     "ipyparallel": ("live/",),
-    "ipywidgets": ("widgets/",),
+    "ipywidgets": ("widgets/", "lessons/ask.py"),
     "anywidget": ("widgets/",),
     "traitlets": ("widgets/",),
     "matplotlib": ("widgets/",),
@@ -105,6 +106,7 @@ def test_a_file_imports_only_what_it_may(path):
         ("engine/transfer.py", "import torch.distributed as dist"),
         ("widgets/x.py", "import requests"),
         ("widgets/x.py", "from ckptlab.cli import main"),
+        ("dcp/x.py", "from ckptlab.lessons import ask"),
     ],
 )
 def test_a_planted_violation_is_found(path, source):
