@@ -6,11 +6,12 @@ It knows no rank of its own.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from ckptlab.cli.terminal import JsonOption, PathArgument, console, table
+from ckptlab.errors import CheckpointError, LayoutError
 from ckptlab.events import Event
 from ckptlab.explorer.traffic import summary, verdict
 from ckptlab.layout import Layout
@@ -28,7 +30,12 @@ from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import is_url
 
 if TYPE_CHECKING:
+    from ckptlab.live import LocalRanks
     from ckptlab.live.ops import Outcome
+
+
+_MOST = 64
+"""Ranks that one machine is asked for, each a process that is connected with every other."""
 
 
 class Device(Enum):
@@ -49,19 +56,31 @@ def reshard(
     ] = "Shard(0)",
     device: Annotated[Device, typer.Option(help="auto: cuda if there is a GPU for each rank.")] = Device.auto,
     deadline: Annotated[float, typer.Option(help="Seconds after which hung ranks are ended.")] = 600.0,
+    verify: Annotated[
+        bool, typer.Option(help="Check stored checksums, also of chunks that are read in part.")
+    ] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Load a checkpoint on another mesh with real ranks.
 
-    First it is foretold, then run, then every element is compared with what is stored.
+    First it is foretold, then run, then every element is compared with what is stored. The exit status is
+    1 if something is damaged, not equal or not as foretold, or if a rank fails; 2 for a wrong use.
 
     Example: ckptlab reshard runs/step-1000 --mesh 2x2 --placement "Replicate, Shard(0)"
     """
     checkpoint = open_checkpoint(path)
     layout = Layout.parse(mesh, placement)
     foretold = forecast(checkpoint.metadata, holdings(checkpoint.metadata.tensors, layout), layout.mesh.size)
-    outcomes = [] if dry_run else _run(checkpoint, layout, foretold, device, deadline, quiet=as_json)
+    outcomes: list[Outcome] = []
+    if not dry_run:
+        ranks = _ranks(layout.mesh.size, device)
+        if not as_json:
+            print(f"{checkpoint.path} on {layout}: {ranks.world} ranks on {ranks.device}")
+        try:
+            outcomes = _run(ranks, checkpoint, layout, foretold, deadline, verify, quiet=as_json)
+        except CheckpointError as error:
+            _broke_off(foretold, error, as_json)
     if as_json:
         print(json.dumps(_report(foretold, outcomes)))
     else:
@@ -73,19 +92,28 @@ def reshard(
         _end(foretold, outcomes, quiet=as_json)
 
 
-def _run(
-    checkpoint: Checkpoint, layout: Layout, foretold: Forecast, device: Device, deadline: float, quiet: bool
-) -> list[Outcome]:
+def _ranks(world: int, device: Device) -> LocalRanks:
     from ckptlab.live import LocalRanks
+
+    if world > _MOST:
+        raise LayoutError(f"{world:,} ranks are too many for one machine; --dry-run foretells any number")
+    return LocalRanks(world, None if device == Device.auto else device.value)
+
+
+def _run(
+    ranks: LocalRanks,
+    checkpoint: Checkpoint,
+    layout: Layout,
+    foretold: Forecast,
+    deadline: float,
+    verify: bool,
+    quiet: bool,
+) -> list[Outcome]:
     from ckptlab.live.ops import reshard as op
 
-    world = layout.mesh.size
-    ranks = LocalRanks(world, None if device == Device.auto else device.value)
-    if not quiet:
-        print(f"{checkpoint.path} on {layout}: {world} ranks on {ranks.device}")
+    path = checkpoint.path if is_url(checkpoint.path) else str(Path(checkpoint.path).resolve())
     with _bars(foretold, quiet) as told, ranks:
-        path = checkpoint.path if is_url(checkpoint.path) else str(Path(checkpoint.path).resolve())
-        return ranks.run(op, path, layout, deadline=deadline, progress=told)
+        return ranks.run(op, path, layout, verify, deadline=deadline, progress=told)
 
 
 @contextmanager
@@ -137,6 +165,14 @@ def _end(foretold: Forecast, outcomes: list[Outcome], quiet: bool) -> None:
         print(verdict(foretold, read, sum(o.elements for o in outcomes), wrong))
     if wrong or read != foretold.total:
         raise typer.Exit(1)
+
+
+def _broke_off(foretold: Forecast, error: CheckpointError, as_json: bool) -> NoReturn:
+    """Say why nothing came of it; status 1."""
+    if as_json:
+        print(json.dumps(_report(foretold, []) | {"error": str(error)}))
+    print(f"ckptlab: {error}", file=sys.stderr)
+    raise typer.Exit(1)
 
 
 def _report(foretold: Forecast, outcomes: list[Outcome]) -> dict[str, Any]:

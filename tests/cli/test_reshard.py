@@ -1,8 +1,12 @@
 """`ckptlab reshard`: what it foretells, what it runs, and its verdict."""
 
 import json
+import shutil
 
+import pytest
 from cli_run import run
+
+from ckptlab import open_checkpoint
 
 
 def test_it_foretells_runs_and_compares(saved):
@@ -20,3 +24,33 @@ def test_it_can_only_foretell(saved):
     assert done.returncode == 0
     assert told["total"] == 268
     assert len(told["ranks"]) == 1000
+
+
+def test_too_many_ranks_are_refused_before_any_is_started(saved):
+    done = run("reshard", saved, "--mesh", "1000")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr == "ckptlab: 1,000 ranks are too many for one machine; --dry-run foretells any number\n"
+    )
+
+
+@pytest.fixture
+def damaged(saved, tmp_path):
+    """The same with one bit flipped in the first element of `w`."""
+    path = shutil.copytree(saved, tmp_path / "damaged")
+    opened = open_checkpoint(path)
+    held = bytearray((path / "__0_0.distcp").read_bytes())
+    held[held.index(opened["model.w"][:].tobytes())] ^= 1
+    (path / "__0_0.distcp").write_bytes(held)
+    return path
+
+
+def test_a_flipped_bit_is_found_in_a_chunk_that_is_read_in_part(damaged):
+    """What is compared is the same damaged bytes twice: only the checksum knows better."""
+    columns = ("--mesh", "2", "--placement", "Shard(1)")
+    done = run("reshard", damaged, *columns, "--json")
+    assert done.returncode == 1
+    assert "'model.w'" in done.stderr
+    assert "its bytes have crc" in done.stderr
+    assert "its bytes have crc" in json.loads(done.stdout)["error"]
+    assert run("reshard", damaged, *columns, "--no-verify").returncode == 0
