@@ -6,6 +6,7 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
     async_save                 the same while training goes on
     open_checkpoint            what is in a directory, without torch
     explore                    the same in a notebook, with a live reshard-and-load
+    compare                    two checkpoints, key by key, element by element
     Mesh, Layout, Shard, Replicate
                                where every element of every tensor lives
     CheckpointError            what every error of ckptlab is
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ckptlab.engine import async_save, load, save
     from ckptlab.errors import CheckpointError
+    from ckptlab.explorer.compare import compare
     from ckptlab.layout import Layout, Mesh, Replicate, Shard
     from ckptlab.storage import open_checkpoint
     from ckptlab.widgets.explore import explore
@@ -36,6 +38,7 @@ __all__ = [
     "Replicate",
     "Shard",
     "async_save",
+    "compare",
     "explore",
     "load",
     "open_checkpoint",
@@ -45,6 +48,7 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "ckptlab.errors",
     "async_save": "ckptlab.engine",
+    "compare": "ckptlab.explorer.compare",
     "explore": "ckptlab.widgets.explore",
     "load": "ckptlab.engine",
     "open_checkpoint": "ckptlab.storage",
