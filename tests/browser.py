@@ -6,7 +6,8 @@ import base64
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,6 +80,14 @@ def stub_page(scene: Scene, theme: str = LIGHT, rank: int = -1, hint: str = HINT
         "module": MODULE,
         "state": json.dumps(state).replace("</", "<\\/"),
     }
+
+
+def comes(read: Callable[[], Any], wanted: Any, limit: float = 60.0) -> None:
+    """Wait until `read()` gives what is wanted: what another state shows already is no sign of it."""
+    stop = time.monotonic() + limit
+    while (now := read()) != wanted:
+        assert time.monotonic() < stop, f"{now!r} stayed, {wanted!r} never came"
+        time.sleep(0.05)
 
 
 SETTLED = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"

@@ -6,6 +6,7 @@ import sys
 
 import nbformat
 import pytest
+from browser import SETTLED, comes
 from labserver import lab, open_and_run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
@@ -48,8 +49,16 @@ def test_every_sheet_opens(chromium, tmp_path):
 def look(page, tmp_path):
     assert page.evaluate("window.jupyterapp.name") == "Jupyter Notebook"
     explorer = page.locator(".jp-OutputArea-output:has(.ckl-view)").first
-    explorer.get_by_role("option", name=re.compile("^rank 0;")).first.hover()
-    explorer.get_by_text(re.compile("^rank 0; holds: ")).wait_for()
+    rank = explorer.get_by_role("option", name=re.compile("^rank 0;")).first
+
+    def pointed():
+        # The notebook may still move under the pointer.
+        page.mouse.move(2, 2)
+        rank.hover()
+        page.evaluate(SETTLED)
+        return explorer.get_by_text(re.compile("^rank 0; holds: ")).count()
+
+    comes(pointed, 1)
     explorer.get_by_role("treegrid", name="keys").get_by_title("norm", exact=True).click()
     page.get_by_role("heading", name="norm in the checkpoint").wait_for()
     explorer.get_by_role("treegrid", name="keys").get_by_title("wq", exact=True).click()
@@ -58,4 +67,4 @@ def look(page, tmp_path):
         explorer.get_by_role("tab", name=sheet).click()
         explorer.get_by_text(said).first.wait_for()
         explorer.screenshot(path=str(tmp_path / f"{sheet.replace(' ', '-').lower()}.png"))
-    assert explorer.evaluate("e => e.scrollWidth <= e.clientWidth + 1")
+    comes(lambda: explorer.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), True)

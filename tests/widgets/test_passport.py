@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from browser import SETTLED, spot
+from browser import SETTLED, comes, spot
 
 import ckptlab
 from ckptlab.layout import Boxes
@@ -121,22 +121,24 @@ def test_it_works_in_a_browser_without_a_network(written, page, tmp_path):
     page.mouse.move(*spot(page, "tensor", 1, 1))
     tip = page.locator(".ckl-tip:popover-open")
     tip.wait_for()
-    assert "[0:8, 0:4]" in tip.inner_text()
+    tip.get_by_text("[0:8, 0:4]").wait_for()
     page.screenshot(path=str(tmp_path / "light.png"), full_page=True)
     branch = page.locator(".tree summary").first
     leaf = page.locator(".tree p", has_text="wq").first
-    assert leaf.is_visible()
+    leaf.wait_for()
     branch.focus()
     page.keyboard.press("Enter")
-    assert not leaf.is_visible()
+    leaf.wait_for(state="hidden")
     page.keyboard.press("Enter")
     page.locator("summary", has_text="1 stale").click()
     page.get_by_role("cell", name="__9_0.distcp").wait_for()
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 380, "height": 900})
-    page.evaluate(SETTLED)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    light = [int(n) for n in re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).color"))[:3]]
-    assert min(light) > 200
+    page.wait_for_function("innerWidth === 380 && document.documentElement.scrollWidth <= innerWidth")
+
+    def darkest():
+        return min(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).color"))[:3]))
+
+    comes(lambda: darkest() > 200, True)
     page.screenshot(path=str(tmp_path / "narrow-dark.png"), full_page=True)
     assert asked == [written.as_uri()]

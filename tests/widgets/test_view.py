@@ -5,7 +5,7 @@ import json
 
 import pytest
 import scenes
-from browser import DARK, SETTLED, bright
+from browser import DARK, SETTLED, bright, comes
 from saved import hsdp_metadata
 
 from ckptlab.explorer.scene import Scene
@@ -64,8 +64,8 @@ def test_the_menu_asks_for_a_picture_and_gives_it_to_the_reader(shown, tmp_path)
     assert not page.get_by_role("button", name="save as SVG").is_visible()
     page.get_by_label("save the picture").click()
     page.get_by_role("button", name="save as SVG").click()
-    assert page.evaluate("asked") == [{"save": "svg", "dark": False}]
-    assert not page.get_by_role("button", name="save as SVG").is_visible()
+    comes(lambda: page.evaluate("asked"), [{"save": "svg", "dark": False}])
+    page.get_by_role("button", name="save as SVG").wait_for(state="hidden")
     with page.expect_download() as download:
         page.evaluate(
             "([said, bytes]) => tell(said, bytes)", [{"saved": "svg"}, base64.b64encode(b"<svg/>").decode()]
@@ -81,7 +81,7 @@ def test_the_menu_asks_for_a_picture_and_gives_it_to_the_reader(shown, tmp_path)
     page.get_by_label("save the picture").focus()
     for key in ("Enter", "Tab", "Tab", "Enter"):
         page.keyboard.press(key)
-    assert page.evaluate("asked.at(-1)") == {"save": "png", "dark": True}
+    comes(lambda: page.evaluate("asked.at(-1)"), {"save": "png", "dark": True})
     assert page.evaluate("sent") == []
 
 
@@ -116,8 +116,11 @@ def test_a_narrow_window_stacks_panels_and_overflows_nowhere(shown, make):
     page = shown(make())
     for width in (1100, 480, 320):
         page.set_viewport_size({"width": width, "height": 800})
+        # A view is arranged for its new width in a frame after the one that has it.
+        page.wait_for_function("width => innerWidth === width", arg=width)
         page.evaluate(SETTLED)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        comes(lambda w=width: page.evaluate("document.documentElement.scrollWidth") <= w, True)
+        page.evaluate(SETTLED)
         frames = [f.bounding_box() for f in page.get_by_role("figure").all()]
         if len(frames) == 2:
             stacked = frames[1]["y"] >= frames[0]["y"] + frames[0]["height"]

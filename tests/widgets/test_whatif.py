@@ -4,6 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from browser import SETTLED, comes, spot
 from labserver import visit
 from saved import hsdp_metadata
 
@@ -196,33 +197,33 @@ def test_a_visit(page, tmp_path):
         return fact.locator("xpath=..").inner_text().splitlines()[1]
 
     # At once there is an answer, for four ranks.
-    assert told("ranks") == "4"
-    assert panel.get_by_role("row").count() >= 2
+    comes(lambda: told("ranks"), "4")
+    panel.get_by_role("row").nth(1).wait_for()
     shot("light")
 
     # A recipe, then a slider by keyboard: all fields follow, and the answer.
     panel.get_by_label("Recipe").select_option(label="HSDP")
-    page.wait_for_function("document.querySelector('.jp-OutputArea-output [title^=\"bytes that\"]')")
     panel.locator("[data-panel=target]").get_by_text("copies").or_(
         panel.get_by_text("each on 2 ranks")
     ).first.wait_for()
-    assert panel.get_by_label("Mesh").input_value() == "replicate=2, shard=2"
+    comes(panel.get_by_label("Mesh").input_value, "replicate=2, shard=2")
     handle = panel.get_by_role("slider").first
     handle.focus()
     for _ in range(4):
         handle.press("ArrowRight")
     panel.get_by_text("the ranks that read, 8.").wait_for()
-    assert panel.get_by_label("Mesh").input_value() == "replicate=2, shard=4"
-    assert told("ranks") == "8"
+    comes(panel.get_by_label("Mesh").input_value, "replicate=2, shard=4")
+    comes(lambda: told("ranks"), "8")
 
     # Pointing at a tile lights up its rank in the tensor's picture, too, without Python.
-    stage = panel.locator("[data-panel=matrix] .ckl-stage")
-    data, box = stage.evaluate("e => ({...e.dataset})"), stage.bounding_box()
-    unit = 10 / 8
-    x = box["x"] + float(data["left"]) + 0.5 * unit * float(data["scaleX"])
-    y = box["y"] + float(data["top"]) + 0.5 * unit * float(data["scaleY"])
-    page.mouse.move(x, y)
-    page.wait_for_function("document.querySelector('[data-panel=target]').dataset.lit === '1'")
+    def lit():
+        # The notebook may still move under the pointer.
+        page.mouse.move(2, 2)
+        page.mouse.move(*spot(page, "matrix", 0.5 * 10 / 8, 0.5 * 10 / 8))
+        page.evaluate(SETTLED)
+        return panel.locator("[data-panel=target]").get_attribute("data-lit")
+
+    comes(lit, "1")
     page.mouse.move(2, 2)
 
     # A rule for some keys.
@@ -231,17 +232,14 @@ def test_a_visit(page, tmp_path):
     panel.get_by_placeholder("placements: Replicate").fill("Replicate")
     before = told("read in all")
     panel.get_by_placeholder("placements: Replicate").press("Enter")
-    page.wait_for_function(
-        "(before) => !document.querySelector('.jp-OutputArea-output:last-child').innerText.includes(before)",
-        arg=before,
-    )
+    comes(lambda: told("read in all") != before, True)
     shot("rule")
 
     # A target that makes no sense: one clear error, and what is below fades.
     panel.get_by_label("Placements").fill("Shrd(0)")
     panel.get_by_label("Placements").press("Enter")
-    assert "no placement: 'Shrd(0)'" in panel.get_by_role("alert").inner_text()
-    assert panel.locator(".ckl-stale").count() == 1
+    panel.get_by_role("alert").get_by_text("no placement: 'Shrd(0)'").wait_for()
+    comes(panel.locator(".ckl-stale").count, 1)
     shot("bad")
     panel.get_by_label("Placements").fill("Replicate, Shard(0)")
     panel.get_by_label("Placements").press("Enter")
@@ -256,6 +254,5 @@ def test_a_visit(page, tmp_path):
     page.wait_for_function("document.body.dataset.jpThemeLight === 'false'")
     shot("dark")
     page.set_viewport_size({"width": 640, "height": 2400})
-    page.wait_for_timeout(500)
+    comes(lambda: panel.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), True)
     shot("narrow")
-    assert panel.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), "something is cut off"
