@@ -52,26 +52,27 @@ def check(metadata: Metadata, target: Mapping[str, Tensor | None]) -> tuple[Mism
         if row is not None:
             stored = tensors[row]
             if wanted is None or stored.shape != wanted.shape or stored.dtype != wanted.dtype:
-                found += _fit(stored, wanted)
+                found += fit(stored, wanted)
         elif fqn in metadata.objects:
             if wanted is not None:
                 found.append(
-                    Mismatch("type", fqn, "object", _say(wanted), "Load it as an object, not a tensor.")
+                    Mismatch("type", fqn, "object", say(wanted), "Load it as an object, not a tensor.")
                 )
         else:
             names = [*metadata.rows, *metadata.objects]
             remedy = f"The checkpoint has no such key{near(fqn, names)}".removesuffix("?") + "."
-            found.append(Mismatch("missing", fqn, "nothing", _say(wanted), remedy))
+            found.append(Mismatch("missing", fqn, "nothing", say(wanted), remedy))
     for fqn in [*metadata.rows, *metadata.objects]:
         if fqn not in target:
             left = tensors[rows[fqn]] if fqn in rows else None
-            found.append(Mismatch("unexpected", fqn, _say(left), "nothing", "It stays in the checkpoint."))
+            found.append(Mismatch("unexpected", fqn, say(left), "nothing", "It stays in the checkpoint."))
     return tuple(found)
 
 
-def _fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
+def fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
+    """What does not fit between a stored tensor and the target of the same name; None for an object."""
     if wanted is None:
-        return [Mismatch("type", stored.fqn, _say(stored), "object", "Give a tensor to load it into.")]
+        return [Mismatch("type", stored.fqn, say(stored), "object", "Give a tensor to load it into.")]
     found = []
     if stored.shape != wanted.shape:
         found.append(
@@ -96,7 +97,8 @@ def _why(stored: Tensor, wanted: Tensor) -> str:
     return f"The checkpoint has {len(stored.shape)} dims, the target {len(wanted.shape)}."
 
 
-def _say(tensor: Tensor | None) -> str:
+def say(tensor: Tensor | None) -> str:
+    """A tensor in words, or an object if it is None."""
     return "object" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
 
 
