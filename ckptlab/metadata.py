@@ -34,7 +34,7 @@ Keys = str | re.Pattern[str] | Iterable[str] | Callable[[str], bool]
 """Which keys: a pattern as file names have them (`model.*`), a regular expression, names, or a question."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """What is known of one tensor without looking at its chunks."""
 

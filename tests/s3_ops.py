@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from unittest import mock
 
 import torch
@@ -14,34 +13,15 @@ from seed_ops import quiet, same
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
 
 import ckptlab
-from ckptlab.storage import remote, upload
+from ckptlab.storage import upload
 
 STATE = {"w": ((9, 4), "hsdp"), "v": ((16, 3), "rows"), "b": ((6, 8), "tiles"), "s": ((), "copies")}
 
 
 def there(ctx, environment, op, *args):
     """Do `op` on a rank that knows the way."""
-    with mock.patch.dict(os.environ, environment), one_client():
+    with mock.patch.dict(os.environ, environment):
         return op(ctx, *args)
-
-
-_CONNECT = remote._connect
-_CLIENTS = {}
-
-
-@contextmanager
-def one_client():
-    """All that goes to the server goes by one client a process, as each takes a third of a second to make."""
-
-    def connect(url, options):
-        if url.startswith("s3://bucket/") and not options:
-            if not _CLIENTS:
-                _CLIENTS["s3"] = _CONNECT("s3://bucket/", {})[0]
-            return _CLIENTS["s3"], url.removeprefix("s3://")
-        return _CONNECT(url, options)
-
-    with mock.patch.object(remote, "_connect", connect):
-        yield
 
 
 def pid(ctx):

@@ -289,16 +289,10 @@ def far(gate: Gate, request: pytest.FixtureRequest) -> str:
     return f"s3://bucket/{re.sub(r'[^A-Za-z0-9]+', '-', request.node.name)}"
 
 
-@cache
-def _client() -> FsspecFiles:
-    """One for the whole run: to connect takes far longer than most of what is done with it."""
-    return FsspecFiles("s3://bucket", patience=5.0)
-
-
 @pytest.fixture
 def s3(far: str) -> Iterator[FsspecFiles]:
     """The files at `far`, by a client that gives up after five seconds."""
-    made = _client().folder(far.removeprefix("s3://bucket/"))
+    made = FsspecFiles(far, patience=5.0)
     yield made
     made.close()
 
@@ -306,5 +300,5 @@ def s3(far: str) -> Iterator[FsspecFiles]:
 def pending(files: FsspecFiles) -> list[str]:
     """Names under the root of these files whose upload was begun and neither finished nor given up."""
     under = files.root.removeprefix("s3://bucket/").rstrip("/") + "/"
-    found: list[dict[str, str]] = _client()._fs.list_multipart_uploads("bucket")
+    found: list[dict[str, str]] = FsspecFiles(files.root)._fs.list_multipart_uploads("bucket")
     return [upload["Key"].removeprefix(under) for upload in found if upload["Key"].startswith(under)]

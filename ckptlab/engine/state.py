@@ -35,7 +35,7 @@ Path = tuple[str | int, ...]
 _NEVER_STATEFUL = (torch.Tensor, dict)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Leaf:
     """One value of a state_dict under its fqn, and the keys that lead to it."""
 
@@ -44,7 +44,7 @@ class Leaf:
     value: Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Held:
     """A tensor as this rank sees it: who holds what, and its own memory.
 

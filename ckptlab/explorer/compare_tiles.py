@@ -278,13 +278,14 @@ def _exact(values: Array) -> bool:
 def _apart(a: Array, b: Array, wide_a: Array, wide_b: Array) -> Floats:
     """How far apart elements are; of integers rounded once."""
     signs = {values.dtype.kind for values in (a, b)} - {"b"}
+    far: Floats
     if not (_exact(a) and _exact(b)) or max(a.itemsize, b.itemsize) < 8 or len(signs) > 1:
-        far: Floats = np.abs(wide_b - wide_a)
-        return far
-    kind = np.uint64 if "u" in signs else np.int64
-    one, other = a.astype(kind), b.astype(kind)
-    # Beyond the range of an int64 the difference wraps round to what a uint64 has.
-    far: Floats = np.where(one > other, one - other, other - one).view(np.uint64).astype(np.float64)
+        far = np.abs(wide_b - wide_a)
+    else:
+        kind = np.uint64 if "u" in signs else np.int64
+        one, other = a.astype(kind), b.astype(kind)
+        # Beyond the range of an int64 the difference wraps round to what a uint64 has.
+        far = np.where(one > other, one - other, other - one).view(np.uint64).astype(np.float64)
     return far
 
 

@@ -16,7 +16,7 @@ from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
 from ckptlab.metadata import Tensor, meant, near
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Holding:
     """One tensor, and which rank holds which box of it."""
 

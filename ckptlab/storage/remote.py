@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from fsspec.core import url_to_fs
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.storage.clients import forget, shared
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Ints, Kind, Writer, inside
 from ckptlab.storage.patience import PATIENCE, patiently
@@ -48,11 +49,12 @@ class FsspecFiles:
         self.root: str = url.rstrip("/")
         self.fetched = 0
         self._patience = patience
-        self._fs, top = _connect(url, storage_options)
+        fs, top = _connect(url, storage_options)
+        # Only fsspec's asynchronous file systems say that threads may share one.
+        self._fs = shared(fs) if fs.async_impl else fs
         self._top = top.rstrip("/")
         self._lock = threading.Lock()
-        # Only fsspec's asynchronous file systems say that threads may share one.
-        self._turn: AbstractContextManager[Any] = nullcontext() if self._fs.async_impl else threading.RLock()
+        self._turn: AbstractContextManager[Any] = nullcontext() if fs.async_impl else threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
         self._spans: dict[str, Spans] = {}
         self._kept = Kept()
@@ -335,6 +337,8 @@ class FsspecFiles:
                 f"{self._where(name)}: cannot {what}: this storage has no way to", [name]
             ) from error
         except Exception as error:
+            if isinstance(error, PermissionError):
+                forget(self._fs)
             words = " ".join(str(error).split()) or "no reason given"
             raise PathError(
                 f"{self._where(name)}: cannot {what}: {type(error).__name__}: {words}", [name]
@@ -345,7 +349,10 @@ class FsspecFiles:
 
 
 def _connect(url: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The file system of a URL, with no memory of listings, and the path of the URL in it."""
+    """The file system of a URL, with no memory of listings, and the path of the URL in it.
+
+    fsspec's own memory of instances would answer with a client of an environment that is no more.
+    """
     scheme = url.split("://", 1)[0]
     try:
         found: tuple[Any, str] = url_to_fs(

@@ -32,13 +32,6 @@ def ranks4(gate):
     return There()
 
 
-@pytest.fixture(autouse=True)
-def one_client(gate):
-    """Here, too, one client does for all."""
-    with ops.one_client():
-        yield
-
-
 def data(gate):
     """Bytes of data files that the server has sent."""
     return sum(r.sent for r in gate.asked(".distcp"))

@@ -168,11 +168,15 @@ def test_a_root_that_is_a_file_has_no_files(s3):
     assert s3.folder("a").names() == ()
 
 
-def test_a_process_that_used_it_ends_without_a_word(far):
+def test_a_process_that_used_it_may_fork_and_ends_without_a_word(far):
     code = (
         "import sys; from ckptlab.storage.where import files_at\n"
         "f = files_at(sys.argv[1]); f.publish('a', bytes(20 << 20), True); f.read('a', 0, 20 << 20)\n"
-        "print(f.names())"
+        "import os, warnings; warnings.simplefilter('ignore')\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(files_at(sys.argv[1]).names() != ('a',))\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "print(f.names(), files_at(sys.argv[1])._fs is f._fs)"
     )
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, far],
@@ -181,7 +185,7 @@ def test_a_process_that_used_it_ends_without_a_word(far):
         check=False,
         timeout=120,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "('a',)\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "('a',) True\n", "")
 
 
 # ---------------------------------------------------------------- storage that misbehaves in its own way
