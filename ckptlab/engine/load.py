@@ -11,14 +11,13 @@ import os
 import warnings
 from collections.abc import Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ckptlab.engine.counts import Lost
 from ckptlab.engine.harmless import harmless
 from ckptlab.engine.lookup import FAR_READS
 from ckptlab.engine.ranks import Team
@@ -35,13 +34,17 @@ from ckptlab.engine.state import (
     without_memory,
 )
 from ckptlab.engine.transfer import Source
-from ckptlab.errors import CorruptError, UnsafeError
+from ckptlab.engine.transform import bound_to, more_lenient, sources, told
+from ckptlab.errors import CorruptError, LayoutError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
+from ckptlab.layout import Box
 from ckptlab.metadata import Keys, Metadata
+from ckptlab.plan.bind import Bound
 from ckptlab.plan.check import Mismatch, check, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load
 from ckptlab.plan.select import LEFT_OUT, Rename, new_names, renamed, selected, under
+from ckptlab.plan.transform import Transform
 from ckptlab.plan.widen import widens
 from ckptlab.storage.checkpoint import open_checkpoint
 from ckptlab.storage.files import Files
@@ -55,7 +58,8 @@ class LoadReport:
     """What one rank loaded, and what it cost.
 
     `loaded` are keys of the target that were filled, `missing` those the checkpoint has not (only
-    with `strict=False`), `unexpected` those of the checkpoint that the target does not ask for.
+    with `strict=False`), `unexpected` those of the checkpoint that the target does not ask for, `kept`
+    what a transform let stay as it was: boxes of the target by key, for an object none.
     `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` all others:
     the wrapping round chunks, and what `verify` reads only to check. `seconds` by phase.
     """
@@ -69,6 +73,7 @@ class LoadReport:
     reads: int
     header_bytes: int
     seconds: Mapping[Phase, float]
+    kept: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
 
 
 def load(
@@ -79,6 +84,7 @@ def load(
     no_dist: bool = False,
     keys: Keys | None = None,
     rename: Rename | None = None,
+    transform: Transform | None = None,
     strict: bool | Literal["both"] = True,
     dtype: Literal["exact", "widen", "narrow"] = "exact",
     verify: bool = False,
@@ -91,11 +97,12 @@ def load(
     Every rank of the process group calls it with its own state, under whatever mesh. Raises
     `MismatchError` that lists every key that does not fit, before anything is loaded.
 
-    `keys` are those of the target to load (`"model.*"`, a regular expression, names, or a function);
+    `keys` are those of the target to load (`"model.*"`, a regular expression, names, or a function).
     `rename` says what the target calls the checkpoint's keys (a mapping, pairs for `re.sub`, or a
-    function). With `strict=False` keys that the checkpoint has not are left as they are and reported;
-    with `strict="both"` those that the target does not ask for are an error, too. `dtype="widen"`
-    converts elements where that loses nothing, `"narrow"` also where it does, and warns how much.
+    function), a `transform` also what becomes of their elements. With `strict=False` keys that the
+    checkpoint has not are left as they are and reported; with `strict="both"` those that the target
+    does not ask for are an error, too. `dtype="widen"` converts elements where that loses nothing,
+    `"narrow"` also where it does, and warns how much.
     Tensors on the meta device are made on `device` (their mesh's, else the CPU) and put in their
     places. Whole chunks are checked against their stored crc; `verify` checks chunks that are read in
     part, too, by reading all of them. `threads` read at once: one; two if a rank loads alone,
@@ -103,7 +110,7 @@ def load(
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
-    wish = _Wish(keys, rename, strict, dtype, device)
+    wish = _Wish(keys, rename, transform, strict, more_lenient(dtype, transform), device)
     with ExitStack() as opened:
         target, it, found = _prepare(state_dict, path, wish, team, trace, opened)
 
@@ -124,9 +131,8 @@ def load(
             # Not before all have read: what is handed over may be used at once, and may call collectives.
             team.together(trace, commit)
     # Last of all: where warnings are errors, the other ranks must not be left waiting.
-    _say_losses(it.source.lost, target)
-    if it.of_no_rank:
-        _say_nothing_was_loaded(target, it.source.metadata)
+    _say_losses(it)
+    _say_if_nothing_was_loaded(it, target)
     counts = it.source.counts
     return LoadReport(
         os.fspath(path),
@@ -138,6 +144,7 @@ def load(
         counts.reads,
         counts.header_bytes,
         trace.seconds,
+        {} if target.bound is None else target.bound.kept,
     )
 
 
@@ -147,6 +154,7 @@ class _Wish:
 
     keys: Keys | None
     rename: Rename | None
+    transform: Transform | None
     strict: bool | Literal["both"]
     dtype: Literal["exact", "widen", "narrow"]
     device: str | None
@@ -166,9 +174,9 @@ def _prepare(
 
     def look() -> tuple[Sequence[Mismatch], bool, bool]:
         with trace.phase("metadata"):
-            checkpoint = _open(path, wish.rename)
+            checkpoint = _open(path, wish)
         with trace.phase("plan"), gc_paused():
-            target = _target(state_dict, checkpoint.metadata, wish.keys, wish.device, team)
+            target = _target(state_dict, checkpoint.metadata, wish, team)
             targets.append(target)
             # Keys that this rank does not ask for may be asked for by another.
             if not _errors([m for m in target.found if m.kind != "unexpected"], wish):
@@ -184,7 +192,10 @@ def _prepare(
 
 @dataclass(frozen=True, eq=False)
 class _Target:
-    """What is to be filled: the `keys` of a state's `leaves`, tensors as `held`, those `made` among them."""
+    """What is to be filled: the `keys` of a state's `leaves`, tensors as `held`, those `made` among them.
+
+    `bound` is the transform of the load, if it has one.
+    """
 
     state: dict[str, Any]
     leaves: Mapping[str, Leaf]
@@ -192,6 +203,7 @@ class _Target:
     held: Mapping[str, Held]
     made: Mapping[str, torch.Tensor]
     found: Sequence[Mismatch]
+    bound: Bound | None = None
 
     @cached_property
     def missing(self) -> set[str]:
@@ -200,9 +212,22 @@ class _Target:
 
     @cached_property
     def fitting(self) -> tuple[str, ...]:
-        """The keys that the checkpoint has."""
-        missing = self.missing
-        return tuple(key for key in self.keys if key not in missing)
+        """The keys that the checkpoint has, and that are to be loaded."""
+        missing, filled = self.missing, self.keys if self.bound is None else self.bound.filled
+        return tuple(key for key in self.keys if key in filled and key not in missing)
+
+    @cached_property
+    def sources(self) -> list[Held]:
+        """The memory to be filled, under the names of the stored tensors that fill it."""
+        if self.bound is not None:
+            return sources(self.bound, self.held, self.fitting)
+        return [self.held[fqn] for fqn in self.fitting if fqn in self.held]
+
+    @cached_property
+    def objects(self) -> dict[str, str]:
+        """The stored name of each object that is to be loaded."""
+        names = {} if self.bound is None else self.bound.objects
+        return {fqn: names.get(fqn, fqn) for fqn in self.fitting if fqn not in self.held}
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,26 +246,30 @@ class _Ready:
     runs_code: bool = True
 
 
-def _open(path: str | os.PathLike[str], rename: Rename | None) -> Checkpoint:
+def _open(path: str | os.PathLike[str], wish: _Wish) -> Checkpoint:
     checkpoint = open_checkpoint(path)
-    if rename is None:
+    if wish.rename is None:
         return checkpoint
-    names = new_names(checkpoint.metadata, rename)
+    if wish.transform is not None:
+        raise LayoutError("a load has either `rename` or a `transform`, which has its own `rename`")
+    names = new_names(checkpoint.metadata, wish.rename)
     values = None if checkpoint.values is None else under(names, checkpoint.values)
     return replace(checkpoint, metadata=renamed(checkpoint.metadata, names), values=values)
 
 
-def _target(
-    state_dict: Mapping[str, Any], metadata: Metadata, keys: Keys | None, device: str | None, team: Team
-) -> _Target:
+def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team: Team) -> _Target:
     state = expand(state_dict)
     leaves = flatten(state)
-    chosen = selected(leaves, keys)
+    chosen = selected(leaves, wish.keys)
     values = {fqn: leaves[fqn].value for fqn in chosen}
-    made = {fqn: materialized(value, device) for fqn, value in values.items() if without_memory(value)}
+    made = {fqn: materialized(value, wish.device) for fqn, value in values.items() if without_memory(value)}
     tensors = {fqn: value for fqn, value in values.items() if isinstance(value, torch.Tensor)} | made
     held = hold(tensors, team.global_rank, team.ranks)
     wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
+    if wish.transform is not None:
+        bound = bound_to(wish.transform, told(metadata), wanted, leaves, made)
+        made = {fqn: value for fqn, value in made.items() if fqn in bound.filled}
+        return _Target(state, leaves, chosen, held, made, bound.found, bound)
     found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
@@ -263,16 +292,14 @@ def _errors(found: Sequence[Mismatch], wish: _Wish) -> list[Mismatch]:
 
 def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:
     """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
-    keys = target.fitting
-    held = [target.held[fqn] for fqn in keys if fqn in target.held]
+    held = target.sources
     plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
     _files_there(checkpoint, plan)
-    others = [fqn for fqn in keys if fqn not in target.held]
-    _expect(checkpoint, plan, others)
+    _expect(checkpoint, plan, list(target.objects.values()))
     for reads in plan.reads:
         source.find(reads)
     with harmless():
-        objects = {fqn: _object(checkpoint, fqn) for fqn in others}
+        objects = {fqn: _object(checkpoint, stored) for fqn, stored in target.objects.items()}
     return _Ready(source, plan, held, objects)
 
 
@@ -315,9 +342,9 @@ def _threads(team: Team, files: Files) -> int:
     return min(2, os.cpu_count() or 1) if team.world == 1 else 1
 
 
-def _say_nothing_was_loaded(target: _Target, metadata: Metadata) -> None:
-    there = [*metadata.rows, *metadata.objects]
-    if there:
+def _say_if_nothing_was_loaded(it: _Ready, target: _Target) -> None:
+    there = [*it.source.metadata.rows, *it.source.metadata.objects]
+    if it.of_no_rank and there:
         wanted = _some(target.keys) or "none"
         words = f"nothing was loaded: the target's keys are {wanted}, the checkpoint's {_some(there)}"
         warnings.warn(words, stacklevel=3)
@@ -327,10 +354,11 @@ def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
-def _say_losses(lost: Mapping[str, Lost], target: _Target) -> None:
-    if not lost:
+def _say_losses(it: _Ready) -> None:
+    if not (lost := it.source.lost):
         return
-    lines = [f"  {fqn}, now {target.held[fqn].holding.tensor.dtype}: {loss}" for fqn, loss in lost.items()]
+    now = {held.holding.tensor.fqn: held.holding.tensor.dtype for held in it.held}
+    lines = [f"  {fqn}, now {now[fqn]}: {loss}" for fqn, loss in lost.items()]
     more = f"\n  and {len(lines) - 10} more tensors" if len(lines) > 10 else ""
     told = "\n".join(lines[:10])
     warnings.warn(f"the target's dtype is narrower than the checkpoint's:\n{told}{more}", stacklevel=3)

@@ -23,7 +23,9 @@ Policy = Literal["exact", "widen", "narrow"]
 Ranges = tuple[tuple[int, int], ...]
 """`(start, stop)` for each dim; or one alone, which counts elements in row-major order, whatever the dims."""
 
-_POLICIES: tuple[Policy, ...] = get_args(Policy)
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+"""From the strictest to the one that allows most."""
+
 _FORMAT = "ckptlab_transform"
 _VERSION = 1
 
@@ -145,8 +147,8 @@ class Transform:
                 found.append(f"{name} is {patterns!r}, not a list of patterns")
                 continue
             found += [f"{name}: {it!r} is no pattern" for it in patterns if not isinstance(it, str) or not it]
-        if self.dtype not in _POLICIES:
-            found.append(f"dtype is {self.dtype!r}, not one of {', '.join(_POLICIES)}")
+        if self.dtype not in POLICIES:
+            found.append(f"dtype is {self.dtype!r}, not one of {', '.join(POLICIES)}")
         return found
 
     def __or__(self, other: Transform) -> Transform:
@@ -161,7 +163,7 @@ class Transform:
             {**self.parts, **other.parts},
             tuple(dict.fromkeys((*self.leave, *other.leave))),
             tuple(dict.fromkeys((*self.drop, *other.drop))),
-            max(self.dtype, other.dtype, key=_POLICIES.index),
+            max(self.dtype, other.dtype, key=POLICIES.index),
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:

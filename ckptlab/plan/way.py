@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
@@ -105,7 +104,6 @@ class Carried:
     strides: tuple[Shape, ...]
 
 
-@lru_cache(maxsize=4096)
 def carried(way: Way, shards: Shards, strides: tuple[Shape, ...]) -> Carried:
     """The shards, whose local tensors have these strides (one tuple a row), as shards of the stored tensor.
 

@@ -1,0 +1,86 @@
+"""A bound transform on a rank's own memory: what it holds of a target, as views that stored tensors fill.
+
+All else of a load then goes on as if the target had asked for those. It plans nothing and reads no byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+
+from ckptlab.engine.state import Held
+from ckptlab.errors import LayoutError
+from ckptlab.layout import Shards
+from ckptlab.metadata import Metadata, Tensor
+from ckptlab.plan.bind import Bound, Told, bind
+from ckptlab.plan.holding import Holding
+from ckptlab.plan.regrid import Shape
+from ckptlab.plan.transform import POLICIES, Policy, Transform
+from ckptlab.plan.way import Carried, Way, carried
+
+
+def told(metadata: Metadata) -> dict[str, Tensor | None]:
+    """What a checkpoint has by key, as `plan.bind` asks for it."""
+    return {**{tensor.fqn: tensor for tensor in metadata.tensors}, **dict.fromkeys(metadata.objects)}
+
+
+def bound_to(
+    transform: Transform, stored: Told, target: Told, keys: Iterable[str], made: Mapping[str, object]
+) -> Bound:
+    """The transform, bound. `LayoutError` if it lets elements stay that have no values yet, as in `made`."""
+    bound = bind(transform, stored, target, set(keys))
+    empty = {fqn: boxes for fqn, boxes in bound.kept.items() if fqn in made and fqn in bound.filled}
+    if empty:
+        lines = "\n".join(f"  {fqn}: {', '.join(map(str, boxes))}" for fqn, boxes in empty.items())
+        raise LayoutError(
+            "the transform lets elements stay as they are, but on the meta device they have no values; "
+            f"give these keys memory, and values, first:\n{lines}",
+            list(empty),
+        )
+    return bound
+
+
+def more_lenient(dtype: Policy, transform: Transform | None) -> Policy:
+    """The dtype policy of a load: its own or its transform's, whichever allows more."""
+    return dtype if transform is None else max(dtype, transform.dtype, key=POLICIES.index)
+
+
+def sources(bound: Bound, held: Mapping[str, Held], keys: Sequence[str]) -> list[Held]:
+    """What this rank holds of the targets `keys`, as memory of the stored tensors that fill them.
+
+    Raises `LayoutError` if a shard would be too many boxes of a stored tensor.
+    """
+    known: dict[tuple[Way, int, tuple[Shape, ...]], Carried] = {}
+    found = []
+    for fqn in keys:
+        for fill in bound.fills.get(fqn, ()):
+            one = held[fqn]
+            tensor = Tensor(fill.stored.fqn, one.holding.tensor.dtype, fill.stored.shape)
+            if fill.way.plain:
+                found.append(Held(Holding(tensor, one.holding.shards), one.mine, one.memory))
+                continue
+            strides = tuple(memory.stride() for memory in one.memory[: len(one.mine)])
+            key = (fill.way, id(one.mine), strides)
+            if key not in known:
+                known[key] = _carried(fill.way, one.mine, strides, f"{fqn!r}, from {tensor.fqn!r}")
+            found.append(_viewed(tensor, known[key], one.memory))
+    return found
+
+
+def _carried(way: Way, mine: Shards, strides: tuple[Shape, ...], what: str) -> Carried:
+    try:
+        return carried(way, mine, strides)
+    except LayoutError as error:
+        raise LayoutError(f"{what}: {error}") from None
+
+
+def _viewed(tensor: Tensor, moved: Carried, memory: Sequence[torch.Tensor]) -> Held:
+    """The views of local tensors that are this stored tensor's elements."""
+    boxes, views = moved.shards.boxes.shapes.tolist(), []
+    for shape, row, start, strides in zip(
+        boxes, moved.row.tolist(), moved.start.tolist(), moved.strides, strict=True
+    ):
+        whole = memory[row]
+        views.append(whole.as_strided(shape, strides, whole.storage_offset() + start))
+    return Held(Holding(tensor, moved.shards), moved.shards, tuple(views))
