@@ -17,7 +17,7 @@ from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held
 from ckptlab.errors import CheckpointError
-from ckptlab.layout import Box, Shards
+from ckptlab.layout import Box
 from ckptlab.storage.crc import crc32
 
 _MEASURED = 8
@@ -72,18 +72,19 @@ def replicas_of(held: Mapping[str, Held], team: Team, known: Crcs) -> Replicas:
 
     Plain tensors are passed over: see `agree`.
     """
-    shared: dict[int, list[tuple[Box, tuple[int, ...]]]] = {}
+    shared: dict[int, list[_Shared]] = {}
     crcs: dict[tuple[int, ...], dict[Shard, int]] = {}
     # The same order on every rank, whatever the order of their dicts.
     for fqn in sorted(fqn for fqn, one in held.items() if not one.plain):
-        shards = held[fqn].holding.shards
-        # Tensors of one shape under one layout share their shards.
-        if id(shards) not in shared:
-            shared[id(shards)] = _shared(shards, team)
-        for box, holders in shared[id(shards)]:
+        one = held[fqn]
+        # Tensors of one shape under one layout share their shards, and are held alike.
+        alike = id(one.holding.shards)
+        if alike not in shared:
+            shared[alike] = _shared(one, team)
+        for box, holders, place in shared[alike]:
             crc = known.get((fqn, box))
             if crc is None:
-                crc = crc32(memory_of(on_cpu(held[fqn].piece_of(box))))
+                crc = crc32(memory_of(on_cpu(one.piece(*place))))
             crcs.setdefault(holders, {})[fqn, box] = crc
     return Replicas(crcs)
 
@@ -103,22 +104,27 @@ def refuse_diverged(told: Sequence[Digests], mine: Replicas, held: Mapping[str, 
             _refuse([_measured(d, held, team) for d in found[:_MEASURED]] + found[_MEASURED:])
 
 
-def _shared(shards: Shards, team: Team) -> list[tuple[Box, tuple[int, ...]]]:
-    """The boxes of this rank that others of the team hold too, each with all its holders, ascending."""
-    found = shards.distinct()
+_Shared = tuple[Box, tuple[int, ...], tuple[int, Box | None]]
+"""A box that several ranks hold, those ranks, and where it lies in this one's memory."""
+
+
+def _shared(held: Held, team: Team) -> list[_Shared]:
+    """The boxes of this rank that others of the team hold too; holders ascending."""
+    found = held.holding.shards.distinct
     rows = np.searchsorted(found.first, np.flatnonzero(found.rank == team.global_rank), side="right") - 1
     shared = []
     for row in rows.tolist():
         holders = found.rank[found.first[row] : found.first[row + 1]].tolist()
         holders = tuple(rank for rank in holders if rank in team.ranks)
         if len(holders) > 1:
-            shared.append((found.boxes[row], holders))
+            box = found.boxes[row]
+            shared.append((box, holders, held.place_of(box)))
     return shared
 
 
 def _digest(crcs: Crcs) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr(list(crcs)).encode())
+    digest.update(repr([(fqn, box.offset, box.shape) for fqn, box in crcs]).encode())
     digest.update(np.array(list(crcs.values()), np.uint32).tobytes())
     return digest.digest()
 

@@ -127,7 +127,7 @@ def held_panel(
     tensor: Tensor, layout: Layout, title: str, look: Look | None = None, name: str = "target"
 ) -> Panel:
     """A tensor's distinct shards on a mesh, coloured by the lowest rank that holds each."""
-    found = layout.shards(tensor.shape).distinct()
+    found = layout.shards(tensor.shape).distinct
     boxes, copies = found.boxes, found.holders
     facts = [
         _box_fact(boxes),

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout.box import Boxes, Ints
+from ckptlab.layout.box import Boxes, Ints, overlaps
 from ckptlab.layout.mesh import Mesh
 from ckptlab.layout.placement import Placement, Replicate, Shard, StridedShard, parse_placements
 
@@ -40,6 +40,7 @@ class Shards:
         rows = np.flatnonzero(self.rank == rank)
         return Shards(self.rank[rows], self.boxes.take(rows), self.local[rows])
 
+    @cached_property
     def distinct(self) -> Distinct:
         """Each box once, in the order of offsets and shapes, with the ranks that hold it."""
         keys = np.concatenate([self.boxes.offsets, self.boxes.shapes], axis=1)
@@ -61,6 +62,13 @@ class Distinct:
     boxes: Boxes
     first: Ints
     rank: Ints
+
+    @cached_property
+    def overlapping(self) -> tuple[int, int] | None:
+        """The first two boxes that share elements; None if no two do."""
+        meet = overlaps(self.boxes, self.boxes)
+        twice = np.flatnonzero(meet.a < meet.b)[:1].tolist()
+        return (int(meet.a[twice[0]]), int(meet.b[twice[0]])) if twice else None
 
     @property
     def holders(self) -> Ints:

@@ -121,7 +121,7 @@ def forecast(metadata: Metadata, wants: Sequence[Holding], world: int) -> Foreca
     >>> seen.bytes_by_rank.tolist(), seen.amplification, seen.stock_amplification
     ([32, 32], 1.0, 2.0)
     """
-    distinct = {id(want.shards): want.shards.distinct() for want in {id(w.shards): w for w in wants}.values()}
+    distinct = {id(want.shards): want.shards.distinct for want in {id(w.shards): w for w in wants}.values()}
     group, first = _groups(distinct.values(), world)
     sums = _Sums(
         group, np.zeros((len(first), len(metadata.files)), np.int64), *np.zeros((5, len(first)), int)

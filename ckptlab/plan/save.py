@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout import Boxes, Distinct, Shards, overlaps
+from ckptlab.layout import Boxes, Distinct
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, BoxColumns, Chunks, Tensor
 from ckptlab.plan.holding import Holding
@@ -138,16 +138,12 @@ def _behind(file: Ints, length: Ints, files: int) -> tuple[Ints, Ints]:
 
 
 def _distinct(holding: Holding) -> Distinct:
-    found = holding.shards.distinct()
-    _check_cover(holding.tensor, found.boxes, holding.shards)
-    return found
-
-
-def _check_cover(tensor: Tensor, boxes: Boxes, shards: Shards) -> None:
-    meet = overlaps(boxes, boxes)
-    twice = np.flatnonzero(meet.a < meet.b)
-    if len(twice):
-        a, b = boxes[int(meet.a[twice[0]])], boxes[int(meet.b[twice[0]])]
+    """The boxes of a tensor, which together must be all of it, each element once."""
+    tensor, shards = holding.tensor, holding.shards
+    found = shards.distinct
+    boxes = found.boxes
+    if found.overlapping:
+        a, b = (boxes[row] for row in found.overlapping)
         raise LayoutError(
             f"tensor {tensor.fqn!r} {list(tensor.shape)}: {a} and {b} overlap but are not the same; "
             f"ranks {sorted(set(shards.rank.tolist()))} disagree on how it is sharded",
@@ -160,3 +156,4 @@ def _check_cover(tensor: Tensor, boxes: Boxes, shards: Shards) -> None:
             f"{held} of its {wanted} elements; the rest would be lost",
             [tensor],
         )
+    return found

@@ -40,7 +40,7 @@ def explained(metadata, candidate):
     """Every tensor has a layout that makes its very boxes, each written by a rank that holds it."""
     for row, tensor in enumerate(metadata.tensors):
         layout, boxes = candidate.layouts[tensor.fqn], metadata.boxes(row)
-        assert boxes_of(layout.shards(tensor.shape).distinct().boxes) == boxes_of(boxes), tensor.fqn
+        assert boxes_of(layout.shards(tensor.shape).distinct.boxes) == boxes_of(boxes), tensor.fqn
         for i, rank in enumerate(metadata.chunk_writers(row).tolist()):
             own = layout.first_offset(tensor.shape, rank), layout.local_shape(tensor.shape, rank)
             assert own == (boxes[i].offset, boxes[i].shape), (tensor.fqn, rank)

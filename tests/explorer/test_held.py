@@ -88,7 +88,7 @@ def test_others_of_a_large_group_are_the_first_few_without_oneself():
 @given(layouts(), layouts(), st.tuples(st.integers(1, 9), st.integers(1, 9)))
 def test_chunks_meet_the_shards_that_they_overlap(saved, wanted, shape):
     for layout in (saved, wanted):
-        chunks, shards = saved.shards(shape).distinct().boxes, layout.shards(shape).boxes
+        chunks, shards = saved.shards(shape).distinct.boxes, layout.shards(shape).boxes
         met = overlaps(chunks, shards)
         a, b = meeting(chunks, shards)
         assert (a.tolist(), b.tolist()) == (met.a.tolist(), met.b.tolist())
@@ -96,5 +96,5 @@ def test_chunks_meet_the_shards_that_they_overlap(saved, wanted, shape):
 
 def test_scalars_meet():
     shards = Layout.parse("3", "Replicate").shards(())
-    a, b = meeting(shards.distinct().boxes, shards.boxes)
+    a, b = meeting(shards.distinct.boxes, shards.boxes)
     assert (a.tolist(), b.tolist()) == ([0, 0, 0], [0, 1, 2])

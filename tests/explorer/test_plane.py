@@ -13,7 +13,7 @@ from ckptlab.layout import Boxes, Layout, Mesh, Shard
 def cut(shape, *mesh):
     """The boxes of a tensor cut along its first dims."""
     layout = Layout(Mesh(mesh, tuple("abcde"[: len(mesh)])), tuple(Shard(d) for d in range(len(mesh))))
-    return layout.shards(shape).distinct().boxes
+    return layout.shards(shape).distinct.boxes
 
 
 def painted(flat, boxes):

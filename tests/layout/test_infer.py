@@ -21,7 +21,7 @@ MODEL = [(f"layers.{i}.{name}", shape) for i in range(4) for name, shape in BLOC
 
 
 def boxes_of(layout, shape):
-    found = layout.shards(shape).distinct().boxes
+    found = layout.shards(shape).distinct.boxes
     return {(tuple(o), tuple(s)) for o, s in zip(found.offsets.tolist(), found.shapes.tolist(), strict=True)}
 
 
