@@ -71,11 +71,8 @@ class Files(Protocol):
     def read(self, name: str, start: int, length: int) -> bytes:
         """Exactly `length` bytes from byte `start`; `CorruptError` if the file has not got them."""
 
-    def read_into(self, name: str, start: int, *into: memoryview) -> None:
-        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
-
-        `CorruptError` if the file has not got enough.
-        """
+    def read_into(self, name: str, start: int, into: memoryview) -> None:
+        """Fill a buffer (contiguous bytes) from byte `start`; `CorruptError` if the file has not enough."""
 
     def read_checked(self, name: str, start: int, into: memoryview, behind: memoryview) -> int:
         """Fill two buffers that follow each other from byte `start`; the crc32 of the first.
@@ -88,7 +85,7 @@ class Files(Protocol):
         """Say which extents of a file will be read, in any order, instead of what was said before.
 
         Of a far file small ones that are neighbours are then fetched together, by the rule of
-        `storage.spans`; local files need no such help.
+        `plan.spans`; local files need no such help.
         """
 
     def view(

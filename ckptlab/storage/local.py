@@ -88,18 +88,15 @@ class LocalFiles:
         self.read_into(name, start, memoryview(whole))
         return bytes(whole)
 
-    def read_into(self, name: str, start: int, *into: memoryview) -> None:
-        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
-
-        `CorruptError` if the file has not got enough.
-        """
-        length = sum(buffer.nbytes for buffer in into)
+    def read_into(self, name: str, start: int, into: memoryview) -> None:
+        """Fill a buffer (contiguous bytes) from byte `start`; `CorruptError` if the file has not enough."""
+        length = into.nbytes
         if not length:
             return
         with _Reading(self, name, start, length) as file:
-            done = os.preadv(file, into, start)
+            done = os.preadv(file, [into], start)
             while done < length:
-                got = os.preadv(file, _rest(into, done), start + done)
+                got = os.preadv(file, [into.cast("B")[done:]], start + done)
                 if not got:
                     self._require(name, start, length)
                     raise CorruptError(f"{self._path(name)}: changed while it was read", [name])

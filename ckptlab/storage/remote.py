@@ -15,19 +15,18 @@ from typing import Any, TypeVar
 from fsspec.core import url_to_fs
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.plan.spans import PART, SMALL, Spans
 from ckptlab.storage.clients import forget, shared
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Ints, Kind, Writer, inside
+from ckptlab.storage.kept import Kept
 from ckptlab.storage.patience import PATIENCE, patiently
-from ckptlab.storage.spans import SMALL, Kept, Spans
 from ckptlab.storage.upload import Upload, block_for
 
 T = TypeVar("T")
 
-PART = 8 << 20
-"""Bytes of one request; what is longer is read in parts, several at a time."""
-
 _AT_ONCE = 8
+_NOTHING = memoryview(bytearray())
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
@@ -37,7 +36,7 @@ class FsspecFiles:
     `storage_options` go to the file system as fsspec documents them; without them the environment and
     fsspec's own configuration say who we are. What fails and may pass (a busy server, a broken
     connection) is tried again for `patience` seconds. Safe from several threads; a process makes its
-    own. `fetched` counts the bytes that came from there.
+    own. `fetched` counts the bytes that came from there, in `requests` ranged reads.
 
     Raises `PathError` for a URL that fsspec cannot open, with what to install; for what is forbidden
     or cannot be reached; `CorruptError` for a file that is missing or too short.
@@ -47,7 +46,7 @@ class FsspecFiles:
 
     def __init__(self, url: str, *, patience: float = PATIENCE, **storage_options: Any) -> None:
         self.root: str = url.rstrip("/")
-        self.fetched = 0
+        self.fetched = self.requests = 0
         self._patience = patience
         fs, top = _connect(url, storage_options)
         # Only fsspec's asynchronous file systems say that threads may share one.
@@ -63,7 +62,8 @@ class FsspecFiles:
         """The files of a folder under the root, by the same connection."""
         below = copy.copy(self)
         below.root, below._top = self._where(name), self._path(name)
-        below.fetched, below._lock, below._pool = 0, threading.Lock(), None
+        below.fetched = below.requests = 0
+        below._lock, below._pool = threading.Lock(), None
         below._spans, below._kept = {}, Kept()
         return below
 
@@ -108,36 +108,52 @@ class FsspecFiles:
         if length <= PART:
             near = self._near(name, start, length)
             return self._fetch(name, start, length) if near is None else near
-        # The size says whether there is so much before memory is taken for it.
-        self._require(name, start, length)
+        # That its last part is there says that memory may be taken for all of it.
+        most = (length - 1) // PART * PART
+        try:
+            tail = self._fetch(name, start + most, length - most)
+        except CorruptError:
+            self._try("look at it", lambda: self._require(name, start, length), name)
+            raise
         whole = bytearray(length)
-        self.read_into(name, start, memoryview(whole))
+        self._read_parts(name, start, memoryview(whole)[:most])
+        whole[most:] = tail
         return bytes(whole)
 
-    def read_into(self, name: str, start: int, *into: memoryview) -> None:
-        """Fill buffers (contiguous bytes) that follow each other from byte `start`.
-
-        `CorruptError` if the file has not got enough.
-        """
-        for target in (buffer.cast("B") for buffer in into if buffer.nbytes):
-            near = self._near(name, start, len(target))
-            if near is not None:
-                target[:] = near
-            else:
-                self._read_parts(name, start, target)
-            start += len(target)
+    def read_into(self, name: str, start: int, into: memoryview) -> None:
+        """Fill a buffer (contiguous bytes) from byte `start`; `CorruptError` if the file has not enough."""
+        self._read_both(name, start, into, _NOTHING)
 
     def read_checked(self, name: str, start: int, into: memoryview, behind: memoryview) -> int:
         """Fill two buffers that follow each other from byte `start`; the crc32 of the first."""
-        self.read_into(name, start, into, behind)
+        self._read_both(name, start, into, behind)
         return crc32(into)
 
-    def _read_parts(self, name: str, start: int, target: memoryview) -> None:
-        def part(at: int) -> None:
-            end = min(at + PART, len(target))
-            target[at:end] = self._fetch(name, start + at, end - at)
+    def _read_both(self, name: str, start: int, into: memoryview, behind: memoryview) -> None:
+        """Fill two buffers that follow each other, as if they were one."""
+        if not (into.nbytes or behind.nbytes):
+            return
+        into, behind = into.cast("B"), behind.cast("B")
+        near = self._near(name, start, len(into) + len(behind))
+        if near is None:
+            self._read_parts(name, start, into, behind)
+        else:
+            into[:] = near[: len(into)]
+            if behind:
+                behind[:] = near[len(into) :]
 
-        parts = range(0, len(target), PART)
+    def _read_parts(self, name: str, start: int, into: memoryview, behind: memoryview = _NOTHING) -> None:
+        length = len(into) + len(behind)
+
+        def part(at: int) -> None:
+            end = min(at + PART, length)
+            data = memoryview(self._fetch(name, start + at, end - at))
+            first = into[at:end]
+            first[:] = data[: len(first)]
+            if len(first) < len(data):
+                behind[max(0, at - len(into)) : end - len(into)] = data[len(first) :]
+
+        parts = range(0, length, PART)
         if len(parts) == 1:
             part(0)
         else:
@@ -297,6 +313,7 @@ class FsspecFiles:
         data = self._try(f"read bytes {start} to {start + length}", fetch, name)
         with self._lock:
             self.fetched += len(data)
+            self.requests += 1
         return data
 
     def _require(self, name: str, start: int, length: int) -> None:

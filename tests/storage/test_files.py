@@ -10,9 +10,10 @@ import pytest
 from s3server import server
 
 from ckptlab.errors import CorruptError, PathError
+from ckptlab.plan.spans import PART
 from ckptlab.storage.files import inside
 from ckptlab.storage.local import LocalFiles
-from ckptlab.storage.remote import PART, FsspecFiles
+from ckptlab.storage.remote import FsspecFiles
 
 __all__ = ["server"]
 
@@ -53,9 +54,9 @@ def test_what_is_written_is_read_back(files):
         out.write_at(3, [b"abc", memoryview(b"defg"), b"", bytearray(b"h")])
         out.sync()
     assert files.read("a.bin", 0, 11) == b"xyzabcdefgh"
-    one, two = bytearray(4), bytearray(2)
-    files.read_into("a.bin", 5, memoryview(one), memoryview(two))
-    assert (one, two) == (b"cdef", b"gh")
+    into = bytearray(4)
+    files.read_into("a.bin", 5, memoryview(into))
+    assert into == b"cdef"
     assert files.size("a.bin") == 11
     assert files.names() == ("a.bin",)
 

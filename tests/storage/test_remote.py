@@ -15,8 +15,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from s3server import far, gate, pending, s3, server
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
+from ckptlab.plan.spans import PART
 from ckptlab.storage import upload
-from ckptlab.storage.remote import PART, FsspecFiles
+from ckptlab.storage.remote import FsspecFiles
 
 __all__ = ["far", "gate", "s3", "server"]
 

@@ -1,13 +1,9 @@
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptlab.storage import spans as module
-from ckptlab.storage.spans import GAP, SMALL, Kept, Spans
+from ckptlab.plan import spans as module
+from ckptlab.plan.spans import GAP, SMALL, Spans, cut, cut_one
 
 
 def spans(*extents):
@@ -69,46 +65,40 @@ def test_bytes_are_found_in_the_span_that_holds_them_all():
         assert made.around(start, length) is None
 
 
-def test_a_thing_is_fetched_once_whoever_asks():
-    kept, fetched, go = Kept(), [], threading.Event()
-
-    def fetch():
-        fetched.append(1)
-        assert go.wait(60)
-        return b"it"
-
-    with ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(kept.get, "key", fetch) for _ in range(4)]
-        go.set()
-        assert [one.result(60) for one in asked] == [b"it"] * 4
-    assert len(fetched) == 1
-    kept.clear()
-    assert kept.get("key", lambda: b"new") == b"new"
+def test_a_run_is_one_piece_and_columns_of_short_rows_too():
+    assert cut_one((3, 8), (8, 1), 4) == (0, 96)
+    assert cut_one((3, 2), (8, 1), 4) == (0, (16 + 2) * 4)
+    assert cut_one((), (), 8) == (0, 8)
 
 
-def test_a_failure_is_raised_and_not_kept():
-    kept = Kept()
+def test_columns_far_apart_are_fetched_row_by_row():
+    row = GAP // 4
+    assert cut_one((3, 8), (row + 8, 1), 4) == (0, (2 * (row + 8) + 8) * 4)
+    assert cut_one((3, 8), (row + 9, 1), 4) == (1, 32)
+    # Rows of planes that lie far apart: each plane by itself, its rows together.
+    assert cut_one((2, 3, 8), (row * 9, 16, 1), 4) == (1, (32 + 8) * 4)
+    # One row of each plane, a column of each row.
+    assert cut_one((2, 3, 8), (row * 9, 2 * row, 1), 4) == (2, 32)
+    assert cut_one((2, 1, 8), (row + 8, 999 * row, 1), 4) == (0, (row + 16) * 4)
 
-    def fail():
-        raise ValueError("the cause")
 
-    for _ in range(2):
-        with pytest.raises(ValueError, match="the cause"):
-            kept.get("key", fail)
-    assert kept.get("key", lambda: b"it") == b"it"
-
-
-def test_what_was_not_asked_for_the_longest_goes_first(monkeypatch):
-    monkeypatch.setattr(module, "KEPT", 10)
-    kept, fetched = Kept(), []
-
-    def get(key, nbytes=4):
-        kept.get(key, lambda: fetched.append(key) or bytes(nbytes))
-
-    for key in "abacab":
-        get(key)
-    assert fetched == ["a", "b", "c", "b"]
-    get("large", 100)
-    get("large", 100)
-    assert fetched[-1] == "large"
-    assert fetched.count("large") == 1
+@given(st.data())
+def test_pieces_hold_each_wanted_element_once_and_little_else(data):
+    shape = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=3))
+    whole = [n + data.draw(st.integers(0, 4)) for n in shape]
+    strides = np.cumprod([1, *whole[:0:-1]])[::-1]
+    gap, module.GAP = module.GAP, 6
+    try:
+        dims, nbytes = cut(np.array([shape]), strides[None], 1)
+    finally:
+        module.GAP = gap
+    depth = int(dims[0])
+    inner = [range(n) for n in shape[depth:]]
+    there = sorted(int(np.dot(at, strides[depth:])) for at in np.ndindex(*map(len, inner)))
+    assert there[0] == 0
+    assert nbytes[0] == there[-1] + 1
+    assert max(np.diff(there), default=1) - 1 <= 6
+    starts = sorted(int(np.dot(at, strides[:depth])) for at in np.ndindex(*shape[:depth]))
+    # Along the dim that was cut, the next piece is too far away to come with this one.
+    if depth:
+        assert min(np.diff(starts), default=99) - nbytes[0] > 6
