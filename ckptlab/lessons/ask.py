@@ -6,7 +6,7 @@ It knows no lesson: what is asked and what is right, each lesson says.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as ui
@@ -53,16 +53,15 @@ class Guess:
 
     def __init__(self, question: str, choices: Mapping[str, Scene | None] | None, unit: str) -> None:
         self._question, self._choices, self._unit = question, choices, unit
-        field = {"layout": ui.Layout(width="auto", max_width="100%")}
-        self._drawn = [(SceneView(scene)) for scene in (choices or {}).values() if scene is not None]
+        field = {"layout": ui.Layout(width="min(320px, 100%)" if not choices else "auto", margin="0")}
+        self._drawn = _cards({name: scene for name, scene in (choices or {}).items() if scene is not None})
         if choices:
             self.field = ui.ToggleButtons(options=list(choices), value=None, **field)
         else:
             self.field = ui.Text(placeholder=f"your guess{unit and ', in '}{unit}", **field)
         self._note = ui.HTML()
         self.field.observe(self._hear, "value")
-        pictures = ui.HBox(self._drawn, layout=ui.Layout(flex_flow="row wrap", grid_gap="8px 20px"))
-        parts = [heading(question), *([pictures] if self._drawn else []), self.field, self._note]
+        parts = [heading(question), *self._drawn, self.field, self._note]
         self.box = ui.VBox(parts, layout=ui.Layout(grid_gap="4px"))
 
     @property
@@ -116,6 +115,22 @@ def guess(
     if choices is not None and not isinstance(choices, Mapping):
         choices = dict.fromkeys(choices)
     return Guess(question, choices, unit)
+
+
+def _cards(scenes: Mapping[str, Scene]) -> list[SceneView]:
+    """The pictures side by side in one drawing, each under the name that it is chosen by; none of none."""
+    if not scenes:
+        return []
+    panels = [
+        replace(panel, name=f"{name}{i}", title=name if i == 0 else "")
+        for name, scene in scenes.items()
+        for i, panel in enumerate(scene.panels)
+    ]
+    legend = tuple(dict.fromkeys(key for scene in scenes.values() for key in scene.legend))
+    words = "\n".join(f"{name}: {scene.text}" for name, scene in scenes.items())
+    view = SceneView(Scene("", tuple(panels), legend, words), hint="")
+    view.add_class("ckl-cards")
+    return [view]
 
 
 def _number(text: str) -> int | None:

@@ -47,7 +47,7 @@ def cards(layouts: Sequence[Layout], shape: tuple[int, ...]) -> dict[str, Scene]
         panel = replace(mesh_panel(layout, shape, owners, name), caption="", notes=())
         key = Key("one colour: ranks that hold the same", 0, FILLED)
         words = "; ".join(f"{listed(mine.rank[rows].tolist())} hold the same" for rows in mine.groups)
-        out[name] = Scene("", (panel,), (key,), f"{name}: {words}")
+        out[name] = Scene("", (panel,), (key,), words)
     return out
 
 

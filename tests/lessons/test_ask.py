@@ -39,7 +39,9 @@ def test_pictures_are_chosen_by_name():
         for name in ("Shard(0)", "Shard(1)")
     }
     asked = guess("Which?", scenes)
-    assert len(asked._drawn) == 2
+    (drawn,) = asked._drawn
+    assert [panel.title for panel in drawn.scene.panels] == ["Shard(0)", "", "Shard(1)", ""]
+    assert len({panel.name for panel in drawn.scene.panels}) == 4
     assert asked.value is None
     asked.field.value = "Shard(1)"
     assert repr(asked.beside("Shard(0)")) == "You guessed Shard(1); it is Shard(0)."
