@@ -21,12 +21,14 @@ from ckptlab.events import Progress, Trace, silent
 from ckptlab.explorer.compare_objects import compare_objects
 from ckptlab.explorer.compare_result import Change, Comparison, Held, Side
 from ckptlab.explorer.compare_tiles import Tolerance, measure
-from ckptlab.layout import Boxes
-from ckptlab.metadata import Keys, Metadata, meant, near
+from ckptlab.metadata import Keys, meant, near
 from ckptlab.storage import Checkpoint, open_checkpoint
 
 Rename = Mapping[str, str] | Callable[[str], str]
 """What a key of a is called in b: names by name, a key that is not there keeps its own; or a function."""
+
+Cut = frozenset[tuple[int, ...]]
+"""Boxes, each as its offset and its shape."""
 
 _SHOWN = 5
 
@@ -102,7 +104,7 @@ class _Work:
     values: bool
     trace: Trace
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _kept: dict[tuple[bytes, ...], int] = field(default_factory=dict)
+    _cuts: dict[tuple[bytes, ...], Cut] = field(default_factory=dict)
 
     def paired(self, keys: Keys | None, rename: Rename | None) -> Iterator[Change]:
         """Every key with what is known of it before any element is read."""
@@ -110,11 +112,10 @@ class _Work:
         left = [key for key in self.b if key not in set(named.values())]
         if keys is not None:
             named, left = _narrowed(named, left, keys, (self.a.path, self.b.path))
-        here, there = self.a.metadata, self.b.metadata
         for key, other in named.items():
-            yield self._pair(_held(here, key), _held(there, other) if other in self.b else None)
+            yield self._pair(self._held(self.a, key), self._held(self.b, other) if other in self.b else None)
         for key in left:
-            yield Change("only b", None, _held(there, key))
+            yield Change("only b", None, self._held(self.b, key))
 
     def _pair(self, a: Held, b: Held | None) -> Change:
         if b is None:
@@ -122,20 +123,28 @@ class _Work:
         objects = (a.dtype == "object", b.dtype == "object")
         if any(objects):
             return Change("unread" if all(objects) else "kind", a, b)
-        change = Change("unread", a, b, kept=self._same_boxes(a.key, b.key) if a.shape == b.shape else 0)
         if a.shape != b.shape:
-            return replace(change, state="shape", why=_turned(a.shape, b.shape))
-        return replace(change, state="dtype") if a.dtype != b.dtype else change
+            return Change("shape", a, b, why=_turned(a.shape, b.shape))
+        mine, theirs = self._cut(self.a, a.key), self._cut(self.b, b.key)
+        kept = len(mine) if mine is theirs else len(mine & theirs)
+        return Change("dtype" if a.dtype != b.dtype else "unread", a, b, kept=kept)
 
-    def _same_boxes(self, a: str, b: str) -> int:
-        """How many boxes are chunks on both sides."""
-        mine, theirs = (_boxes(side.metadata, key) for side, key in ((self.a, a), (self.b, b)))
+    def _held(self, side: Checkpoint, key: str) -> Held:
+        metadata = side.metadata
+        if key in metadata.objects:
+            return Held(key, "object", nbytes=metadata.objects[key].length)
+        tensor = metadata.tensor(key)
+        return Held(key, tensor.dtype, tensor.shape, len(self._cut(side, key)), tensor.nbytes)
+
+    def _cut(self, side: Checkpoint, key: str) -> Cut:
+        """The different boxes with elements that a tensor is cut into."""
+        boxes = side.metadata.boxes(side.metadata.rows[key])
         # Tensors that are cut alike, of which there are many, are looked at once.
-        known = tuple(part.tobytes() for boxes in (mine, theirs) for part in (boxes.offsets, boxes.shapes))
-        if known not in self._kept:
-            rows = [set(map(tuple, np.hstack([x.offsets, x.shapes]).tolist())) for x in (mine, theirs)]
-            self._kept[known] = len(rows[0] & rows[1])
-        return self._kept[known]
+        known = (boxes.offsets.tobytes(), boxes.shapes.tobytes())
+        if known not in self._cuts:
+            there = boxes.take(boxes.numel > 0)
+            self._cuts[known] = frozenset(map(tuple, np.hstack([there.offsets, there.shapes]).tolist()))
+        return self._cuts[known]
 
     def cost(self, change: Change) -> int:
         """Bytes of elements that will be read for it."""
@@ -193,20 +202,6 @@ class _Work:
             for file, name in enumerate(metadata.files):
                 rows = np.flatnonzero(wanted & (metadata.chunks.file == file))
                 checkpoint.files.expect(name, metadata.chunks.start[rows], metadata.chunks.length[rows])
-
-
-def _held(metadata: Metadata, key: str) -> Held:
-    if key in metadata.objects:
-        return Held(key, "object", nbytes=metadata.objects[key].length)
-    row = metadata.rows[key]
-    tensor, boxes = metadata.tensors[row], metadata.boxes(row)
-    # Old torch lists one chunk for each replica that it left out.
-    chunks = len(np.unique(np.hstack([boxes.offsets, boxes.shapes]), axis=0)) if boxes.ndim else 1
-    return Held(key, tensor.dtype, tensor.shape, chunks, tensor.nbytes)
-
-
-def _boxes(metadata: Metadata, key: str) -> Boxes:
-    return metadata.boxes(metadata.rows[key])
 
 
 def _turned(a: tuple[int, ...], b: tuple[int, ...]) -> str:

@@ -121,7 +121,8 @@ def _tiles(checkpoint: Checkpoint, tensor: Tensor, nbytes: int) -> Iterator[Arra
         except StopIteration:
             return
         except CheckpointError as error:
-            raise CorruptError(f"in {checkpoint.path}: {error}", error.problems) from error
+            where = "" if checkpoint.path in str(error) else f"{checkpoint.path}: "
+            raise CorruptError(f"{where}{error}", error.problems) from error
         yield np.frombuffer(data, numpy_dtype(tensor.dtype))
 
 
