@@ -36,6 +36,7 @@ from ckptlab.dcp.filesystem import FileSystemReader, FileSystemWriter
 from ckptlab.dcp.optimizer import load_sharded_optimizer_state_dict
 from ckptlab.dcp.state_dict_loader import load, load_state_dict
 from ckptlab.dcp.state_dict_saver import async_save, save, save_state_dict
+from ckptlab.dcp.transform_planner import TransformPlanner
 
 torchs.install()
 
@@ -59,6 +60,7 @@ __all__ = [
     "StorageReader",
     "StorageWriter",
     "TensorStorageMetadata",
+    "TransformPlanner",
     "WriteItem",
     "async_save",
     "load",

@@ -21,6 +21,7 @@ from ckptlab.dcp import default_planner as our_planner
 from ckptlab.dcp import filesystem as ours
 from ckptlab.dcp.api import StorageError
 from ckptlab.dcp.filesystem import FileSystemReader, FileSystemWriter
+from ckptlab.dcp.transform_planner import TransformPlanner
 
 __all__ = ["engine_loads", "engine_saves", "reader_of", "writer_of"]
 
@@ -49,6 +50,7 @@ _AS_MADE: Mapping[type, Mapping[str, Any]] = {
         default_planner.DefaultSavePlanner,
         default_planner.DefaultLoadPlanner,
         our_planner.DefaultLoadPlanner,
+        TransformPlanner,
     )
 }
 
@@ -96,7 +98,7 @@ def engine_loads(reader: StorageReader, planner: LoadPlanner | None) -> bool:
         return False
     if planner is None:
         return True
-    kinds = (our_planner.DefaultLoadPlanner, default_planner.DefaultLoadPlanner)
+    kinds = (TransformPlanner, our_planner.DefaultLoadPlanner, default_planner.DefaultLoadPlanner)
     if not _as_made(planner, kinds):
         return False
     assert isinstance(planner, default_planner.DefaultLoadPlanner)

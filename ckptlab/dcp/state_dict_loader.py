@@ -23,6 +23,7 @@ from ckptlab.dcp.api import told_as_stock
 from ckptlab.dcp.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
 from ckptlab.dcp.route import engine_loads, reader_of
 from ckptlab.dcp.torchs import in_old_order_too, rest_of
+from ckptlab.dcp.transform_planner import TransformPlanner
 from ckptlab.errors import CheckpointError
 from ckptlab.plan.check import Mismatch
 from ckptlab.storage import open_checkpoint
@@ -129,6 +130,7 @@ def _through_engine(
     assert isinstance(reader, FileSystemReader)
     # What a `Stateful` does for its state may be a collective: the same order on every rank.
     ordered = {key: state_dict[key] for key in sorted(state_dict, key=str)}
+    transform = planner.transform if isinstance(planner, TransformPlanner) else None
     try:
         engine.load(
             ordered,
@@ -136,7 +138,8 @@ def _through_engine(
             process_group=process_group,
             no_dist=no_dist,
             strict=not getattr(planner, "allow_partial_load", False),
-            dtype="narrow",
+            transform=transform,
+            dtype="narrow" if transform is None else "exact",
         )
     except CheckpointError as error:
         if not _torchs_rules_allow(error, reader):

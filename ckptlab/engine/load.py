@@ -34,18 +34,17 @@ from ckptlab.engine.state import (
     without_memory,
 )
 from ckptlab.engine.transfer import Source
-from ckptlab.engine.transform import bound_to, more_lenient, sources, told
+from ckptlab.engine.transform import more_lenient, refuse_without_values, sources, told
 from ckptlab.errors import CorruptError, LayoutError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.layout import Box
 from ckptlab.metadata import Keys, Metadata
-from ckptlab.plan.bind import Bound
-from ckptlab.plan.check import Mismatch, check, refuse
+from ckptlab.plan.bind import Bound, bind
+from ckptlab.plan.check import Mismatch, check, errors, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load
 from ckptlab.plan.select import LEFT_OUT, Rename, new_names, renamed, selected, under
 from ckptlab.plan.transform import Transform
-from ckptlab.plan.widen import widens
 from ckptlab.storage.checkpoint import open_checkpoint
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
@@ -179,14 +178,14 @@ def _prepare(
             target = _target(state_dict, checkpoint.metadata, wish, team)
             targets.append(target)
             # Keys that this rank does not ask for may be asked for by another.
-            if not _errors([m for m in target.found if m.kind != "unexpected"], wish):
+            if not errors((m for m in target.found if m.kind != "unexpected"), wish.strict, wish.dtype):
                 source = opened.enter_context(Source(checkpoint, trace, measure=wish.dtype == "narrow"))
                 ready.append(_make_ready(checkpoint, target, source))
         return target.found, bool(target.fitting), runs_code(state_dict)
 
     founds, some, code = zip(*team.tell(trace, look), strict=True)
     found = _agree(founds)
-    refuse(os.fspath(path), _errors(found, wish))
+    refuse(os.fspath(path), errors(found, wish.strict, wish.dtype))
     return targets[0], replace(ready[0], of_no_rank=not any(some), runs_code=any(code)), found
 
 
@@ -267,8 +266,9 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
     held = hold(tensors, team.global_rank, team.ranks)
     wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     if wish.transform is not None:
-        bound = bound_to(wish.transform, told(metadata), wanted, leaves, made)
+        bound = bind(wish.transform, told(metadata), wanted, leaves)
         made = {fqn: value for fqn, value in made.items() if fqn in bound.filled}
+        refuse_without_values(bound, made)
         return _Target(state, leaves, chosen, held, made, bound.found, bound)
     found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
@@ -279,15 +279,6 @@ def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
     unexpected = set.intersection(*({m.fqn for m in theirs if m.kind == "unexpected"} for theirs in told))
     each = dict.fromkeys(m for theirs in told for m in theirs)
     return [m for m in each if m.kind != "unexpected" or m.fqn in unexpected]
-
-
-def _errors(found: Sequence[Mismatch], wish: _Wish) -> list[Mismatch]:
-    allowed = {True: {"unexpected"}, False: {"unexpected", "missing"}, "both": set[str]()}[wish.strict]
-    allowed |= {"dtype"} if wish.dtype == "narrow" else set()
-    errors = [m for m in found if m.kind not in allowed]
-    if wish.dtype == "widen":
-        return [m for m in errors if m.kind != "dtype" or not widens(m.stored, m.wanted)]
-    return errors
 
 
 def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:

@@ -5,7 +5,7 @@ All else of a load then goes on as if the target had asked for those. It plans n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -13,7 +13,7 @@ from ckptlab.engine.state import Held
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Shards
 from ckptlab.metadata import Metadata, Tensor
-from ckptlab.plan.bind import Bound, Told, bind
+from ckptlab.plan.bind import Bound
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.regrid import Shape
 from ckptlab.plan.transform import POLICIES, Policy, Transform
@@ -25,20 +25,16 @@ def told(metadata: Metadata) -> dict[str, Tensor | None]:
     return {**{tensor.fqn: tensor for tensor in metadata.tensors}, **dict.fromkeys(metadata.objects)}
 
 
-def bound_to(
-    transform: Transform, stored: Told, target: Told, keys: Iterable[str], made: Mapping[str, object]
-) -> Bound:
-    """The transform, bound. `LayoutError` if it lets elements stay that have no values yet, as in `made`."""
-    bound = bind(transform, stored, target, set(keys))
-    empty = {fqn: boxes for fqn, boxes in bound.kept.items() if fqn in made and fqn in bound.filled}
-    if empty:
-        lines = "\n".join(f"  {fqn}: {', '.join(map(str, boxes))}" for fqn, boxes in empty.items())
+def refuse_without_values(bound: Bound, empty: Collection[str]) -> None:
+    """`LayoutError` if elements shall stay as they are of keys that are `empty`: made a moment ago."""
+    kept = {fqn: boxes for fqn, boxes in bound.kept.items() if fqn in empty}
+    if kept:
+        lines = "\n".join(f"  {fqn}: {', '.join(map(str, boxes))}" for fqn, boxes in kept.items())
         raise LayoutError(
             "the transform lets elements stay as they are, but on the meta device they have no values; "
             f"give these keys memory, and values, first:\n{lines}",
-            list(empty),
+            list(kept),
         )
-    return bound
 
 
 def more_lenient(dtype: Policy, transform: Transform | None) -> Policy:

@@ -102,6 +102,20 @@ def say(tensor: Tensor | None) -> str:
     return "object" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
 
 
+def errors(
+    found: Iterable[Mismatch],
+    strict: bool | Literal["both"] = True,
+    dtype: Literal["exact", "widen", "narrow"] = "exact",
+) -> list[Mismatch]:
+    """What of it a load must refuse; the rules are those of `ckptlab.load`."""
+    allowed = {True: {"unexpected"}, False: {"unexpected", "missing"}, "both": set[str]()}[strict]
+    allowed |= {"dtype"} if dtype == "narrow" else set()
+    wrong = [m for m in found if m.kind not in allowed]
+    if dtype == "widen":
+        return [m for m in wrong if m.kind != "dtype" or not widens(m.stored, m.wanted)]
+    return wrong
+
+
 def refuse(path: str, found: Iterable[Mismatch]) -> None:
     """Raise one `MismatchError` that lists every finding; return if there is none."""
     wrong = list(found)
