@@ -22,6 +22,7 @@ from ckptlab.errors import CorruptError, UnsafeError
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
+from ckptlab.plan.spans import PART, SMALL
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
@@ -42,13 +43,15 @@ class Lookup:
     """The chunks of one checkpoint, looked at; use as a context manager.
 
     A chunk that is not `usual` is either among the `payloads` or, if it is no plain strided tensor,
-    among the `decoded`, both by chunk row.
+    among the `decoded`, both by chunk row. One that comes in a span of a far file is looked at when its
+    elements are read: to look before would be to fetch all spans, and then again.
     """
 
     checkpoint: Checkpoint
     counts: Counts
     payloads: dict[int, Payload] = field(default_factory=dict)
     decoded: dict[int, torch.Tensor] = field(default_factory=dict)
+    _later: dict[int, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
     _usual: dict[tuple[int, int], npt.NDArray[np.bool_]] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
     _maps: dict[int, Bytes] = field(default_factory=dict)
@@ -78,12 +81,33 @@ class Lookup:
             whole = bool((reads.boxes.numel[reads.chunk == column] == boxes.numel[column]).all())
             usual = self._wrapped_as_usual(chunks, dtype, shape, whole)
             self._usual[id(reads), column] = usual
+            later = self._in_spans(chunks)
             for tensor in np.flatnonzero(~usual).tolist():
-                self._look(int(chunks[tensor]), dtype, shape)
+                if later[tensor]:
+                    self._later[int(chunks[tensor])] = dtype, shape
+                else:
+                    self._look(int(chunks[tensor]), dtype, shape, self.counts)
 
     def usual(self, reads: Reads, column: int) -> npt.NDArray[np.bool_]:
         """For each tensor of `reads`: whether its chunk `column` is wrapped as stock torch wraps it."""
         return self._usual[id(reads), column]
+
+    def payload(self, chunk: int, counts: Counts) -> Payload | None:
+        """Where the elements of a chunk lie that is not `usual`; None if it is among the `decoded`."""
+        if asked := self._later.get(chunk):
+            seen = Counts()
+            self._look(chunk, *asked, seen)
+            # Several threads may look at once; one of them counts.
+            if self._later.pop(chunk, None):
+                counts.add(seen)
+        return self.payloads.get(chunk)
+
+    def _in_spans(self, chunks: Ints) -> npt.NDArray[np.bool_]:
+        """Which of these chunks come in spans of far files, and have to be looked at."""
+        if self.files.mapped or self.checkpoint.payloads is not None:
+            return np.zeros(len(chunks), bool)
+        length = self.metadata.chunks.length[chunks]
+        return (length > 0) & (length <= SMALL)
 
     def _wrapped_as_usual(
         self, chunks: Ints, dtype: str, shape: tuple[int, ...], whole: bool
@@ -97,7 +121,7 @@ class Lookup:
         if self.checkpoint.ours and whole:
             # That is how we wrap them, and elements that lie elsewhere would not have the stored crc.
             return as_long
-        likely = np.flatnonzero(as_long)
+        likely = np.flatnonzero(as_long & ~self._in_spans(chunks))
         head = np.frombuffer(known.before, np.uint8)
         for file in np.unique(rows.file[chunks[likely]]).tolist():
             ones = likely[rows.file[chunks[likely]] == file]
@@ -145,18 +169,17 @@ class Lookup:
             self._maps[file] = np.frombuffer(view, np.uint8)
         return self._maps[file]
 
-    def _look(self, chunk: int, dtype: str, shape: tuple[int, ...]) -> None:
+    def _look(self, chunk: int, dtype: str, shape: tuple[int, ...], counts: Counts) -> None:
         """Find where the elements of a chunk lie that is not wrapped in the usual way."""
         if self.checkpoint.payloads is not None:
             self.payloads[chunk] = self.checkpoint.payloads[chunk]
             return
         length = int(self.metadata.chunks.length[chunk])
         try:
-            self.payloads[chunk] = locate(
-                self._peek(chunk, self.counts), length, dtype, shape, self.where(chunk)
-            )
+            self.payloads[chunk] = locate(self._peek(chunk, counts), length, dtype, shape, self.where(chunk))
         except (CorruptError, UnsafeError) as error:
             self.decoded[chunk] = self._decode(chunk, dtype, shape, error)
+            counts.header_bytes += length
 
     def _decode(self, chunk: int, dtype: str, shape: tuple[int, ...], error: Exception) -> torch.Tensor:
         """A chunk that is no plain strided tensor, by torch's own reader; `error` again if that fails too."""
@@ -169,7 +192,6 @@ class Lookup:
             raise error from None
         if tuple(tensor.shape) != shape or str(tensor.dtype) != f"torch.{dtype}":
             raise error
-        self.counts.header_bytes += length
         whole: torch.Tensor = tensor
         return whole
 
@@ -212,9 +234,9 @@ class Lookup:
     def crc(self, chunk: int, payload: Payload) -> int:
         """The crc of a chunk's whole storage, read for nothing else."""
         name, base = self.place(chunk)
-        crc = 0
-        for at in range(0, payload.nbytes, _BLOCK):
-            n = min(_BLOCK, payload.nbytes - at)
+        crc, block = 0, _BLOCK if self.files.mapped else PART
+        for at in range(0, payload.nbytes, block):
+            n = min(block, payload.nbytes - at)
             crc = crc32(self.files.read(name, base + payload.start + at, n), crc)
         return crc
 

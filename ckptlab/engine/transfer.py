@@ -6,12 +6,10 @@ storage is counted. It makes no plan and talks to no other rank.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +23,7 @@ from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
+from ckptlab.plan.spans import cut_one
 from ckptlab.plan.widen import widens
 from ckptlab.storage.crc import crc32, crcs
 from ckptlab.storage.files import Files
@@ -36,7 +35,7 @@ _BLOCK = 1 << 20
 _SMALL = 32 << 10
 _SEVERAL = 16
 
-Job = Callable[[], Counts]
+Job = partial[Counts]
 Work = tuple[Reads, Sequence[Held]]
 """Reads, and what is held of each of their tensors."""
 
@@ -79,6 +78,9 @@ class Source:
         finish(memory for _, held in work for one in held for memory in one.memory)
         # All of them before the first: where big tensors pass through the caches, Python is slow.
         jobs = [job for reads, held in work for job in self._jobs(reads, held, verify)]
+        if not self.files.mapped:
+            # What is fetched together is then wanted together, and need not be kept for long.
+            jobs.sort(key=lambda job: self._at.place(job.args[0]))
         if threads == 1:
             for job in jobs:
                 self._count(job())
@@ -129,8 +131,7 @@ class Source:
                         self._read_whole, chunk, *self._whole(chunk, dtype, shape), memory_of(into_one)
                     )
                     continue
-                payload = known if usual[tensor] else self._at.payloads.get(chunk)
-                yield partial(self._read_one, chunk, payload, box, into_one, check)
+                yield partial(self._read_one, chunk, known if usual[tensor] else None, box, into_one, check)
 
     def _small(self, box: Box, reads: Reads, held: Sequence[Held]) -> bool:
         """Whether reading many tensors together is worth it; what is measured is read one by one."""
@@ -177,14 +178,17 @@ class Source:
     def _read_one(
         self, chunk: int, payload: Payload | None, box: Box, into: torch.Tensor, check: bool
     ) -> Counts:
-        """A box of one chunk."""
+        """A box of one chunk; without a `payload`, of one that is not known to be wrapped as usual."""
+        counts = Counts(reads=1)
+        payload = payload or self._at.payload(chunk, counts)
         if payload is None:
             into.copy_(self._at.decoded[chunk][box.slices])
-            return Counts(box.numel * into.element_size(), 1)
+            counts.nbytes = box.numel * into.element_size()
+            return counts
         direct = _direct(into, payload.dtype)
         target = into if direct else torch.empty(box.shape, dtype=getattr(torch, payload.dtype))
         run = _run(payload, box)
-        counts = Counts(box.numel * target.element_size(), 1)
+        counts.nbytes = box.numel * target.element_size()
         whole = run == 0 and counts.nbytes == payload.nbytes
         expected = self._at.expected(chunk, payload, counts) if whole or check else 0
         if run is not None and target.is_contiguous():
@@ -222,19 +226,22 @@ class Source:
         name, base = self._at.place(chunk)
         strides = tuple(s * size for s in payload.strides)
         low = payload.storage_offset + sum(o * s for o, s in zip(box.offset, payload.strides, strict=True))
-        span = 1 + sum((n - 1) * s for n, s in zip(box.shape, payload.strides, strict=True))
         if not box.numel:
             return 0 if whole else None
         start = base + payload.start + low * size
-        with ExitStack() as stack:
-            data: Any
-            if self.files.mapped:
-                data = self._at.mapped(int(self.metadata.chunks.file[chunk]))[start : start + span * size]
-            else:
-                data = stack.enter_context(self.files.view(name, start, span * size))
-            np.copyto(into, np.ndarray(box.shape, into.dtype, data, 0, strides))
-            # Of what was fetched: to ask for it again would be as dear as the load.
-            return crc32(data) if whole else None
+        if self.files.mapped:
+            data = self._at.mapped(int(self.metadata.chunks.file[chunk]))
+            np.copyto(into, np.ndarray(box.shape, into.dtype, data, start, strides))
+            return crc32(data[start : start + into.nbytes].data) if whole else None
+        crc = 0
+        depth, nbytes = cut_one(box.shape, payload.strides, size)
+        for at in np.ndindex(*box.shape[:depth]):
+            first = start + sum(i * stride for i, stride in zip(at, strides, strict=False))
+            with self.files.view(name, first, nbytes) as piece:
+                np.copyto(into[at], np.ndarray(box.shape[depth:], into.dtype, piece, 0, strides[depth:]))
+                # Of what was fetched: to ask for it again would be as dear as the load.
+                crc = crc32(piece) if whole else 0
+        return crc if whole else None
 
 
 def _direct(into: torch.Tensor, dtype: str) -> bool:
