@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from ckptlab.cli.convert import convert
+from ckptlab.cli.diff import diff
 from ckptlab.cli.lab import lab
 from ckptlab.cli.passport import passport
 from ckptlab.cli.prune import prune
@@ -30,6 +31,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(show)
+app.command()(diff)
 app.command()(verify)
 app.command()(reshard)
 app.command()(convert)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ckptlab.cli.terminal import JsonOption, PathArgument, console, table
+from ckptlab.cli.terminal import JsonOption, PathArgument, put_table, table
 from ckptlab.explorer.inventory import Node, inventory
 from ckptlab.explorer.scenes import stored_scene
 from ckptlab.metadata import human_bytes, human_shape
@@ -40,7 +40,7 @@ def show(
         return
     print(checkpoint)
     print()
-    console().print(_keys_table(leaves))
+    put_table(_keys_table(leaves))
 
 
 def _record(node: Node) -> dict[str, Any]:

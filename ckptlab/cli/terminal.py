@@ -21,6 +21,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 from ckptlab.events import Event
 from ckptlab.events import Progress as Told
@@ -28,12 +29,16 @@ from ckptlab.events import Progress as Told
 PathArgument = Annotated[
     str, typer.Argument(help="A checkpoint: a directory, a file, or the URL of one.", show_default=False)
 ]
+_UNCUT = 1 << 16
+"""Letters of a line that nobody's terminal limits."""
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def console() -> Console:
-    """Wide where nobody's terminal limits it, so that nothing is cut when piped."""
-    return Console() if sys.stdout.isatty() else Console(width=240)
+    """Plain and as wide as it takes where it is piped, so that nothing is cut; words are never markup."""
+    width = None if sys.stdout.isatty() else _UNCUT
+    return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 def table(*columns: str) -> Table:
@@ -41,12 +46,32 @@ def table(*columns: str) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         # In a narrow terminal a long key goes on in the next line, and every other column stays whole.
-        key = name == "key"
+        folds = name in ("key", "what")
         justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
         made.add_column(
-            name.removeprefix(">"), justify=justify, no_wrap=not key, overflow="fold" if key else "ellipsis"
+            name.removeprefix(">"),
+            justify=justify,
+            no_wrap=not folds,
+            overflow="fold" if folds else "ellipsis",
+            min_width=16 if folds and sys.stdout.isatty() else None,
         )
     return made
+
+
+def put_table(made: Table) -> None:
+    """Print a table; without blanks at the ends of lines where it is piped."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(made)
+        return
+    with screen.capture() as caught:
+        screen.print(made)
+    print("\n".join(line.rstrip() for line in caught.get().splitlines()))
+
+
+def put_verdict(text: str, good: bool) -> None:
+    """Print a line that says how it came out, in a colour where there are any."""
+    console().print(Text(text, style="green" if good else "bold red"), soft_wrap=True)
 
 
 @contextmanager

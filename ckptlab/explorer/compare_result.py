@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from ckptlab.errors import PathError
 from ckptlab.explorer.compare_tiles import Measured, Tolerance
 from ckptlab.explorer.scene import count
 from ckptlab.metadata import human_bytes, human_shape
@@ -101,19 +102,42 @@ class Change:
             held = self.a or self.b
             assert held is not None
             return f"{held.dtype} {human_shape(held.shape)}" if held.dtype != "object" else "object"
-        said = []
+        seen = self.measured
+        sums = _sums(seen, self.a.dtype != self.b.dtype) if seen else ()
+        return "; ".join(word for word in (*self._unlike(), *sums, _places(seen), self.why) if word)
+
+    @property
+    def brief(self) -> str:
+        """The same without what columns of a table have: sums, and a's dtype and shape."""
+        return "; ".join(word for word in (*self._unlike(), _places(self.measured), self.why) if word)
+
+    def _unlike(self) -> Iterator[str]:
+        """What the metadata says otherwise."""
+        if self.a is None or self.b is None:
+            return
         if self.a.key != self.b.key:
-            said.append(f"{self.b.key} in b")
+            yield f"{self.b.key} in b"
         if self.a.dtype != self.b.dtype:
-            said.append(f"{self.a.dtype} -> {self.b.dtype}")
+            yield f"{self.a.dtype} -> {self.b.dtype}"
         if self.a.shape != self.b.shape:
-            said.append(f"{human_shape(self.a.shape)} -> {human_shape(self.b.shape)}")
-        if self.measured is not None:
-            said += _measured(self.measured, self.a.dtype != self.b.dtype)
-        return "; ".join([*said, *([self.why] if self.why else [])])
+            yield f"{human_shape(self.a.shape)} -> {human_shape(self.b.shape)}"
 
 
-def _measured(seen: Measured, other_dtype: bool) -> Iterator[str]:
+def _places(seen: Measured | None) -> str:
+    """Where elements differ; "" if none does."""
+    if seen is None or not seen.different:
+        return ""
+    said = [f"{seen.odd:,} NaN or Inf on one side only"] if seen.odd else []
+    if not seen.norm and not seen.odd:
+        said.append("the same numbers, spelled by other bits")
+    if seen.worst is not None:
+        said.append(f"worst at {list(seen.worst)}: {seen.values[0]} -> {seen.values[1]}")
+    if seen.box is not None and seen.beyond > 1:
+        said.append(f"all in {str(seen.box).removeprefix('Box')}")
+    return "; ".join(said)
+
+
+def _sums(seen: Measured, other_dtype: bool) -> Iterator[str]:
     as_what = f" as {seen.common}" if other_dtype else ""
     if not seen.different:
         yield f"equal{as_what}"
@@ -121,17 +145,9 @@ def _measured(seen: Measured, other_dtype: bool) -> Iterator[str]:
     yield f"{seen.different:,} of {count(seen.elements, 'element')} differ{as_what}"
     if seen.beyond != seen.different:
         yield f"{seen.beyond:,} of these beyond the tolerance"
-    if seen.odd:
-        yield f"{seen.odd:,} NaN or Inf on one side only"
     if seen.norm:
         yield f"largest {seen.largest:.3g}"
         yield f"norm of change {seen.change:.3g} of a's"
-    elif not seen.odd:
-        yield "the same numbers, spelled by other bits"
-    if seen.worst is not None:
-        yield f"worst at {list(seen.worst)}: {seen.values[0]} -> {seen.values[1]}"
-    if seen.box is not None and seen.beyond > 1:
-        yield f"all in {str(seen.box).removeprefix('Box')}"
 
 
 Row = dict[str, Any]
@@ -178,11 +194,14 @@ class Comparison:
         return [_row(change) for change in self.changes]
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows."""
-        with Path(path).open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        """Write the rows; `PathError` where that cannot be."""
+        try:
+            with Path(path).open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(self.rows)
+        except OSError as error:
+            raise PathError(f"cannot write {os.fspath(path)}: {error.strerror}", [path]) from error
 
     def record(self) -> dict[str, Any]:
         """All of it as plain values that JSON has."""
