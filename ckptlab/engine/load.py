@@ -38,6 +38,7 @@ from ckptlab.engine.transform import more_lenient, refuse_without_values, source
 from ckptlab.errors import CorruptError, LayoutError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.layout import Box
+from ckptlab.layout.box import Ints
 from ckptlab.metadata import Keys, Metadata
 from ckptlab.plan.bind import Bound, bind
 from ckptlab.plan.check import Mismatch, check, errors, refuse
@@ -286,11 +287,11 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     held = target.sources
     plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
     _files_there(checkpoint, plan)
-    _expect(checkpoint, plan, list(target.objects.values()))
+    objects = _objects(checkpoint, target.objects)
+    chunks, rows = checkpoint.metadata.chunks, np.unique(plan.chunk)
+    _expect(checkpoint, chunks.file[rows], chunks.start[rows], chunks.length[rows])
     for reads in plan.reads:
         source.find(reads)
-    with harmless():
-        objects = {fqn: _object(checkpoint, stored) for fqn, stored in target.objects.items()}
     return _Ready(source, plan, held, objects)
 
 
@@ -307,15 +308,20 @@ def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
         raise CorruptError(f"{checkpoint.path} is not whole, nothing was loaded:\n{lines}", problems)
 
 
-def _expect(checkpoint: Checkpoint, plan: LoadPlan, objects: Sequence[str]) -> None:
-    """Tell far files what will be read of them, so that small neighbours come together."""
+def _objects(checkpoint: Checkpoint, wanted: Mapping[str, str]) -> dict[str, Any]:
+    """The objects by the target's keys, for which `wanted` has the checkpoint's."""
+    if checkpoint.values is None:
+        extents = [checkpoint.metadata.objects[stored] for stored in wanted.values()]
+        places = np.array([(e.file, e.start, e.length) for e in extents], np.int64).reshape(-1, 3)
+        _expect(checkpoint, places[:, 0], places[:, 1], places[:, 2])
+    with harmless():
+        return {fqn: _object(checkpoint, stored) for fqn, stored in wanted.items()}
+
+
+def _expect(checkpoint: Checkpoint, file: Ints, start: Ints, length: Ints) -> None:
+    """Tell far files what will be read of them next, so that small neighbours come together."""
     if checkpoint.files.mapped:
         return
-    chunks, rows = checkpoint.metadata.chunks, np.unique(plan.chunk)
-    stored = [] if checkpoint.values is not None else [checkpoint.metadata.objects[fqn] for fqn in objects]
-    file = np.r_[chunks.file[rows], np.array([extent.file for extent in stored], np.int64)]
-    start = np.r_[chunks.start[rows], np.array([extent.start for extent in stored], np.int64)]
-    length = np.r_[chunks.length[rows], np.array([extent.length for extent in stored], np.int64)]
     for one in np.unique(file).tolist():
         here = file == one
         checkpoint.files.expect(checkpoint.metadata.files[one], start[here], length[here])
