@@ -289,7 +289,7 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     _files_there(checkpoint, plan)
     objects = _objects(checkpoint, target.objects)
     chunks, rows = checkpoint.metadata.chunks, np.unique(plan.chunk)
-    _expect(checkpoint, chunks.file[rows], chunks.start[rows], chunks.length[rows])
+    _expect(checkpoint, chunks.file[rows].astype(np.int64), chunks.start[rows], chunks.length[rows])
     for reads in plan.reads:
         source.find(reads)
     return _Ready(source, plan, held, objects)
