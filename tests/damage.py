@@ -1,4 +1,4 @@
-"""Checkpoints to be damaged, and the deeds, for the tests of audits."""
+"""Checkpoints to be damaged, and the deeds, for the tests of what verifies them."""
 
 from __future__ import annotations
 

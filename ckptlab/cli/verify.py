@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ckptlab.cli.terminal import JsonOption, PathArgument, bar
-from ckptlab.storage.audit import audit
+from ckptlab.storage.verify import verify as run
 
 
 def verify(
@@ -25,7 +25,7 @@ def verify(
     Example: ckptlab verify runs/step-1000
     """
     with bar(quiet=as_json) as told:
-        found = audit(path, progress=told, threads=threads)
+        found = run(path, progress=told, threads=threads)
     print(json.dumps(asdict(found) | {"whole": found.whole}) if as_json else found)
     if not found.whole:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""An audit at work: every file, every place and every byte of an opened checkpoint, looked at once.
+"""Verifying at work: every file, every place and every byte of an opened checkpoint, looked at once.
 
 What it makes of them are findings; it changes nothing and runs nothing. It knows no torch, no
 rank of this process and no plan.
@@ -37,7 +37,7 @@ _RESTORE = "Restore the file from a copy; all other keys can be loaded."
 
 @dataclass
 class Examination:
-    """One audit of the pieces `found`, in the order of files and bytes; `unchecked` have no stored crc."""
+    """All that is looked at of the pieces `found`, in the order of files and bytes; `unchecked` have no stored crc."""
 
     checkpoint: Checkpoint
     found: Sequence[Piece]
@@ -107,7 +107,7 @@ class Examination:
         for file, group in groupby(there, key=lambda piece: piece.file):
             places = np.array([(piece.start, piece.length) for piece in group], np.int64)
             self.files.expect(self.names[file], places[:, 0], places[:, 1])
-        pool = ThreadPoolExecutor(threads, "ckptlab-audit")
+        pool = ThreadPoolExecutor(threads, "ckptlab-verify")
         try:
             told = [both for batch in pool.map(self._verdicts, _batches(there)) for both in batch]
         finally:

@@ -1,4 +1,4 @@
-"""What an audit of a checkpoint can find, as records.
+"""What verifying a checkpoint can find, as records.
 
 It knows no file and no format.
 """
@@ -22,7 +22,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found.
+    """One thing that was found.
 
     `file` is the file's name and `keys` are the keys that it concerns, where it concerns any; `detail` says
     what is so, with the values at fault, `remedy` what to do.

@@ -67,8 +67,8 @@ def test_ctrl_c_ends_it_without_a_traceback():
     code = (
         "import sys, time\n"
         "import ckptlab.cli.verify as verify\n"
-        "def audit(*arguments, **options): print('at it', flush=True); time.sleep(100)\n"
-        "verify.audit = audit\n"
+        "def run(*arguments, **options): print('at it', flush=True); time.sleep(100)\n"
+        "verify.run = run\n"
         "sys.argv = ['ckptlab', 'verify', 'somewhere']\n"
         "from ckptlab.cli import main; main()\n"
     )

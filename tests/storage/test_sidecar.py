@@ -17,7 +17,7 @@ from ckptlab.errors import CorruptError
 from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.metadata import Extent, Tensor
 from ckptlab.plan.metadata_of import metadata_of
-from ckptlab.storage.audit import audit
+from ckptlab.storage.verify import verify
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.sidecar import belongs, read_sidecar, sidecar_file, sidecars, write_sidecar
 
@@ -212,7 +212,7 @@ def test_a_flipped_bit_of_a_long_index_never_loads_wrongly(tmp_path, name):
         else:
             assert loaded(tmp_path) == [[1.0], [2.0], [3.0]]
         assert opened.ours == (name in ("start", "length"))
-        assert any(beside.name in str(finding) for finding in audit(tmp_path).findings)
+        assert any(beside.name in str(finding) for finding in verify(tmp_path).findings)
     beside.unlink()
     assert loaded(tmp_path) == [[1.0], [2.0], [3.0]]
 
@@ -227,7 +227,7 @@ def test_a_chunk_taken_for_another_of_its_kind_is_refused(tmp_path):
     assert open_checkpoint(tmp_path).metadata.chunks.start[0] == start[1]
     with pytest.raises(CorruptError, match="Remove it"):
         loaded(tmp_path)
-    assert {finding.severity for finding in audit(tmp_path).findings} >= {"damage", "doubt"}
+    assert {finding.severity for finding in verify(tmp_path).findings} >= {"damage", "doubt"}
 
 
 @pytest.mark.usefixtures("long")
@@ -272,7 +272,7 @@ def test_a_metadata_that_was_changed_is_refused_with_both_ways_out(tmp_path):
     with pytest.raises(CorruptError, match=r"was changed after it was saved.*remove \.ckptlab-") as caught:
         open_checkpoint(tmp_path)
     assert set(caught.value.problems) == {"model.v", "model.w"}
-    [finding] = audit(tmp_path).findings
+    [finding] = verify(tmp_path).findings
     assert (finding.severity, finding.what) == ("damage", "metadata")
     beside.unlink()
     assert open_checkpoint(tmp_path)["model.w"][0, 0] == 0
@@ -287,4 +287,4 @@ def test_a_metadata_that_is_damaged_beyond_reading_opens_by_the_file_beside_it(t
     whole = record.read_bytes()
     record.write_bytes(b"?" + whole[1:])
     assert open_checkpoint(tmp_path)["w"][0, 0] == 1
-    assert [finding.severity for finding in audit(tmp_path).findings] == ["damage"]
+    assert [finding.severity for finding in verify(tmp_path).findings] == ["damage"]

@@ -1,4 +1,4 @@
-"""Audits of whole checkpoints, of which nothing must be said, and of what cannot be opened."""
+"""Whole checkpoints, of which nothing must be said, and what cannot be opened."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from ranks_fixture import pool
 
 from ckptlab.errors import PathError
 from ckptlab.storage import open_checkpoint
-from ckptlab.storage.audit import audit
+from ckptlab.storage.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected an existing")
 
@@ -29,7 +29,7 @@ def path(tmp_path, request):
 def test_every_layout_and_shape_is_whole(tmp_path, saver):
     layouts = list(LAYOUTS) if saver == "ours" else IN_ONE_PIECE
     pool(4).run(ops.save_grid, str(tmp_path), saver, layouts)
-    found = audit(tmp_path)
+    found = verify(tmp_path)
     assert found.findings == ()
     assert found.whole
     assert found.chunks >= 4 * len(layouts)
@@ -39,7 +39,7 @@ def test_every_layout_and_shape_is_whole(tmp_path, saver):
 @pytest.mark.parametrize("saver", SAVERS)
 def test_every_dtype_is_whole(tmp_path, saver):
     pool(4).run(ops.save_dtypes, str(tmp_path), saver)
-    assert audit(tmp_path).findings == ()
+    assert verify(tmp_path).findings == ()
 
 
 @pytest.mark.parametrize("saver", SAVERS)
@@ -53,7 +53,7 @@ def test_many_small_and_some_odd_tensors_are_whole(tmp_path, saver):
     state |= {"view": torch.arange(100)[10:40:3], "object": {"x": [1, None]}, "text": "t" * 5000}
     alone(saver, state, tmp_path)
     told = []
-    found = audit(tmp_path, progress=told.append)
+    found = verify(tmp_path, progress=told.append)
     assert found.findings == ()
     assert told[-1].done == told[-1].total == found.nbytes > 0
     assert repr(found).startswith(f"{tmp_path} (dcp) is whole\n  read ")
@@ -62,9 +62,9 @@ def test_many_small_and_some_odd_tensors_are_whole(tmp_path, saver):
 def test_several_threads_and_large_chunks(tmp_path):
     stock.save({"w": torch.rand(3 << 20), "v": torch.rand(5)}, checkpoint_id=tmp_path, no_dist=True)
     for threads in (1, 4):
-        assert audit(tmp_path, threads=threads).findings == ()
+        assert verify(tmp_path, threads=threads).findings == ()
     flip(place(tmp_path, "w")[0], place(tmp_path, "w")[1] + 10_000_000)
-    assert whats(audit(tmp_path, threads=3)) == [("damage", "crc")]
+    assert whats(verify(tmp_path, threads=3)) == [("damage", "crc")]
 
 
 def test_crcs_that_its_writer_did_not_compute_are_no_damage(tmp_path):
@@ -73,7 +73,7 @@ def test_crcs_that_its_writer_did_not_compute_are_no_damage(tmp_path):
         alone("stock", STATE, tmp_path)
     finally:
         torch.serialization.set_crc32_options(True)
-    found = audit(tmp_path)
+    found = verify(tmp_path)
     assert found.findings == ()
     assert found.unchecked == 4
     assert "no crc is stored for 4 of them" in repr(found)
@@ -82,11 +82,11 @@ def test_crcs_that_its_writer_did_not_compute_are_no_damage(tmp_path):
 def test_a_users_own_files_and_a_copy_are_nothing(path, tmp_path):
     (path / "config.json").write_text("{}")
     shutil.copytree(path, tmp_path / "copy")
-    assert audit(tmp_path / "copy").findings == ()
+    assert verify(tmp_path / "copy").findings == ()
 
 
 def test_an_opened_checkpoint_will_do(path):
-    assert audit(open_checkpoint(path)).whole
+    assert verify(open_checkpoint(path)).whole
 
 
 # ---------------------------------------------------------------- opening
@@ -95,29 +95,29 @@ def test_an_opened_checkpoint_will_do(path):
 def test_metadata_that_is_damaged_or_gone(path):
     whole = (path / ".metadata").read_bytes()
     (path / ".metadata").write_bytes(whole[:-20])
-    assert whats(audit(path)) == [("damage", "metadata")]
+    assert whats(verify(path)) == [("damage", "metadata")]
     (path / ".metadata").unlink()
-    found = audit(path)
+    found = verify(path)
     assert whats(found) == [("damage", "unfinished")]
     assert "Load an older checkpoint" in found.findings[0].remedy
     (path / ".metadata.tmp").write_bytes(whole[:-20])
-    assert ".metadata.tmp is damaged" in audit(path).findings[0].remedy
+    assert ".metadata.tmp is damaged" in verify(path).findings[0].remedy
     (path / ".metadata.tmp").write_bytes(whole)
-    assert "rename it to .metadata" in audit(path).findings[0].remedy
+    assert "rename it to .metadata" in verify(path).findings[0].remedy
     (path / ".metadata.tmp").rename(path / ".metadata")
-    assert audit(path).findings == ()
+    assert verify(path).findings == ()
 
 
 def test_metadata_that_asks_to_run_something(path, tmp_path):
     canary = tmp_path / "canary"
     (path / ".metadata").write_bytes(ATTEMPTS["reduce"](str(canary)))
-    assert whats(audit(path)) == [("damage", "metadata")]
+    assert whats(verify(path)) == [("damage", "metadata")]
     assert not canary.exists()
 
 
 def test_where_no_checkpoint_is(tmp_path):
     with pytest.raises(PathError, match="is empty"):
-        audit(tmp_path)
+        verify(tmp_path)
 
 
 # ---------------------------------------------------------------- other formats
@@ -126,9 +126,9 @@ def test_where_no_checkpoint_is(tmp_path):
 def test_a_torch_save_file(tmp_path):
     file = tmp_path / "state.pt"
     torch.save({"w": torch.ones(5000), "tied": (shared := torch.zeros(30)), "to": shared[3:], "n": 3}, file)
-    assert audit(file).findings == ()
+    assert verify(file).findings == ()
     flip(file, file.read_bytes().index(b"\0\0\x80?" * 1000) + 2000)
-    found = audit(file)
+    found = verify(file)
     assert whats(found) == [("damage", "crc")]
     assert "record data/0, 20000 bytes" in found.findings[0].detail
     assert "then bit 2 of byte" in found.findings[0].remedy
@@ -138,11 +138,11 @@ def test_a_safetensors_file(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     file = tmp_path / "model.safetensors"
     safetensors.save_file({"w": torch.ones(5000), "b": torch.ones(3)}, file)
-    found = audit(file)
+    found = verify(file)
     assert found.findings == ()
     assert "no crc is stored for 2 of them" in repr(found)
     put(file, file.read_bytes()[:-1])
-    assert whats(audit(file)) == [("damage", "metadata")]
+    assert whats(verify(file)) == [("damage", "metadata")]
 
 
 def test_parts_of_safetensors_and_one_too_many(tmp_path):
@@ -151,7 +151,7 @@ def test_parts_of_safetensors_and_one_too_many(tmp_path):
         safetensors.save_file({f"w{i}": torch.ones(3)}, tmp_path / f"model-0000{i}-of-00003.safetensors")
     index = {f"w{i}": f"model-0000{i}-of-00003.safetensors" for i in (1, 2)}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    found = audit(tmp_path)
+    found = verify(tmp_path)
     assert whats(found) == [("note", "stale")]
     assert "model-00003-of-00003.safetensors" in found.findings[0].detail
-    assert audit(tmp_path / "model-00001-of-00003.safetensors").findings == ()
+    assert verify(tmp_path / "model-00001-of-00003.safetensors").findings == ()

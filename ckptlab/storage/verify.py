@@ -24,8 +24,8 @@ from ckptlab.storage.where import files_at
 
 
 @dataclass(frozen=True, repr=False)
-class Audit:
-    """What an audit found, the worst first, and what it looked at.
+class Verified:
+    """What was found, the worst first, and what was looked at.
 
     `nbytes` bytes of `chunks` chunks and `objects` objects were read; for `unchecked` of these nothing is
     stored that their bytes could be compared with.
@@ -71,9 +71,9 @@ class Audit:
         return "\n".join([*lines, *told])
 
 
-def audit(
+def verify(
     checkpoint: Checkpoint | str | os.PathLike[str], *, progress: Progress = silent, threads: int = 2
-) -> Audit:
+) -> Verified:
     """Look at all of a checkpoint, by `threads` threads: files, places, shapes, dtypes and every stored crc.
 
     Damage is reported, not raised; only a path at which there is no checkpoint is a `PathError`.
@@ -83,7 +83,7 @@ def audit(
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else _opened(checkpoint)
     if isinstance(opened, Finding):
         assert not isinstance(checkpoint, Checkpoint)
-        return Audit(os.fspath(checkpoint), "", (opened,), seconds=time.perf_counter() - began)
+        return Verified(os.fspath(checkpoint), "", (opened,), seconds=time.perf_counter() - began)
     found = pieces(opened.metadata)
     total = sum(piece.length for piece in found)
     trace = Trace(0, progress)
@@ -91,7 +91,7 @@ def audit(
         looked = Examination(opened, found, trace)
         findings = list(looked.findings(max(1, threads)))
     order = {"damage": 0, "doubt": 1, "note": 2}
-    return Audit(
+    return Verified(
         opened.path,
         opened.format,
         tuple(sorted(findings, key=lambda finding: order[finding.severity])),
