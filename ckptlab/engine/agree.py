@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckptlab.engine.memory import memory_of, on_cpu
+from ckptlab.engine.ferry import crc_of
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held, Leaf, Path, hold
 from ckptlab.errors import CheckpointError
@@ -44,9 +44,7 @@ class Offer:
     @cached_property
     def values(self) -> Values:
         """The crc of each plain value."""
-        plain = {
-            fqn: crc32(memory_of(on_cpu(held.memory[0]))) for fqn, held in self.held.items() if held.plain
-        }
+        plain = {fqn: crc_of(held.memory[0]) for fqn, held in self.held.items() if held.plain}
         return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
 
 

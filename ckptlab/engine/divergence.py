@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ckptlab.engine.ferry import crc_of
 from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Box
-from ckptlab.storage.crc import crc32
 
 _MEASURED = 8
 """Shards of which the difference is measured; when many went apart, more would only take time."""
@@ -84,7 +84,7 @@ def replicas_of(held: Mapping[str, Held], team: Team, known: Crcs) -> Replicas:
         for box, holders, place in shared[alike]:
             crc = known.get((fqn, box))
             if crc is None:
-                crc = crc32(memory_of(on_cpu(one.piece(*place))))
+                crc = crc_of(one.piece(*place))
             crcs.setdefault(holders, {})[fqn, box] = crc
     return Replicas(crcs)
 

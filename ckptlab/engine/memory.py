@@ -41,7 +41,9 @@ def bits_of(tensor: torch.Tensor) -> npt.NDArray[Any]:
     return array
 
 
-def tensors_of(rows: Bytes, dtype: str, shape: tuple[int, ...]) -> list[torch.Tensor]:
-    """One CPU tensor a row of bytes, `(n, nbytes)`, contiguous and writable; they share its memory."""
-    flat = torch.from_numpy(rows).view(getattr(torch, dtype))
+def tensors_of(
+    rows: Bytes, dtype: str, shape: tuple[int, ...], device: torch.device | str = "cpu"
+) -> list[torch.Tensor]:
+    """One contiguous tensor a row of bytes, `(n, nbytes)`; they share memory, on the CPU that of the rows."""
+    flat = torch.from_numpy(rows).to(device).view(getattr(torch, dtype))
     return list(flat.reshape(len(rows), *shape).unbind(0))

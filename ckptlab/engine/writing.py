@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ckptlab.engine.ferry import fetched
 from ckptlab.engine.memory import finish, memory_of, on_cpu
 from ckptlab.engine.state import Held
 from ckptlab.events import Trace
@@ -152,9 +153,13 @@ def _put_chunk(stream: _Stream, frame: Template, piece: torch.Tensor | memoryvie
     """One chunk; the crc of its elements."""
     stream.put(frame.before)
     crc = 0
-    for block in _blocks(memory_of(on_cpu(piece)) if isinstance(piece, torch.Tensor) else piece):
-        crc = crc32(block, crc)
-        stream.put(block)
+    for memory in fetched(piece) if isinstance(piece, torch.Tensor) else (piece,):
+        for block in _blocks(memory):
+            crc = crc32(block, crc)
+            stream.put(block)
+        if memory is not piece:
+            # What is fetched next may be put in its place.
+            stream.flush()
     stream.put(frame.after(crc))
     return crc
 

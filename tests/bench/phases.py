@@ -28,7 +28,7 @@ import states
 import torch.distributed as dist
 
 from ckptlab import engine
-from ckptlab.engine import divergence, writing
+from ckptlab.engine import ferry, writing
 from ckptlab.events import Trace
 from ckptlab.live import LocalRanks
 from ckptlab.storage import local
@@ -114,12 +114,12 @@ def _watched(spent):
     calls.preadv = timed("- bytes", os.preadv)
     calls.pwritev = timed("- bytes", os.pwritev)
     Trace.phase, local.os = phase, calls
-    local.crc32 = writing.crc32 = divergence.crc32 = timed("- crcs", crc)
+    local.crc32 = writing.crc32 = ferry.crc32 = timed("- crcs", crc)
     try:
         yield
     finally:
         Trace.phase, local.os = real, os
-        local.crc32 = writing.crc32 = divergence.crc32 = crc
+        local.crc32 = writing.crc32 = ferry.crc32 = crc
 
 
 def main():
