@@ -8,6 +8,24 @@ from nbclient import NotebookClient
 
 BOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
+# What cells say that the words around them build upon, by notebook and cell.
+SAYS = {
+    "07-the-strided-shard": {
+        "answer": "Rank 1 holds rows 4 and 5",
+        "uneven": "all 4 ranks hold the rows that",
+        "save": "refused: Failed to validate global plan: key:weight has overlapping chunks",
+    },
+    "08-torn-and-hostile": {
+        "kill": "rank 2 died: killed by SIGKILL",
+        "load": "rows 2, 2, 2, 2, 2, 2, 1, 1, 1, 2; step 2",
+        "tell": "is whole\n",
+        "ours": "rank 2 died: killed by SIGKILL",
+        "ours-load": "Saved by ckptlab: rows 1, 1, 1, 1, 1, 1, 1, 1, 1, 1; step 1",
+        "ours-tell": "note   stale: 3 data files of another save by ranks 0, 1, 3",
+        "hostile-run": "its code RAN",
+    },
+}
+
 
 def test_there_are_notebooks():
     assert BOOKS
@@ -23,6 +41,14 @@ def test_it_runs(path, tmp_path):
     assert any("image/png" in data for data in shown)
     said = [o for cell in book.cells for o in cell.get("outputs", []) if o["output_type"] == "stream"]
     assert said == [], "a cell printed warnings"
+    for name, words in SAYS.get(path.stem, {}).items():
+        assert words in told(book, name)
+
+
+def told(book, name):
+    """All that a cell shows, as plain text."""
+    cell = next(cell for cell in book.cells if cell.id == name)
+    return "\n".join(output["data"].get("text/plain", "") for output in cell.outputs)
 
 
 @pytest.mark.parametrize("path", BOOKS, ids=lambda p: p.stem)
