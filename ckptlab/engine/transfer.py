@@ -125,11 +125,10 @@ class Source:
                 tensors = list(range(len(held)))
             for tensor in tensors:
                 chunk, into_one = int(chunks[tensor]), held[tensor].piece(*place)
-                fits = _direct(into_one, dtype) and into_one.is_contiguous()
+                # What has to be copied again comes best out of a map, where there is one.
+                fits = not self.files.mapped or (_direct(into_one, dtype) and into_one.is_contiguous())
                 if usual[tensor] and box.shape == shape and box.numel and fits:
-                    yield partial(
-                        self._read_whole, chunk, *self._whole(chunk, dtype, shape), memory_of(into_one)
-                    )
+                    yield partial(self._read_whole, chunk, *self._whole(chunk, dtype, shape), dtype, into_one)
                     continue
                 yield partial(self._read_one, chunk, known if usual[tensor] else None, box, into_one, check)
 
@@ -168,12 +167,27 @@ class Source:
         start = len(known.before)
         return name, base + start, memoryview(bytearray(known.crc_at + 4 - start - known.nbytes))
 
-    def _read_whole(self, chunk: int, name: str, start: int, behind: memoryview, into: memoryview) -> Counts:
+    def _read_whole(
+        self, chunk: int, name: str, start: int, behind: memoryview, dtype: str, into: torch.Tensor
+    ) -> Counts:
         """All elements of a chunk, and `behind` them the crc that was stored with them."""
-        crc = self.files.read_checked(name, start, into, behind)
+        fits = _direct(into, dtype) and into.is_contiguous()
+        target = into if fits else torch.empty(into.shape, dtype=getattr(torch, dtype))
+        memory = memory_of(target)
+        crc = self.files.read_checked(name, start, memory, behind)
         expected = int.from_bytes(behind[-4:], "little")
         self._at.compare(chunk, crc, expected)
-        return Counts(len(into), 1, len(behind), int(expected != 0))
+        counts = Counts(len(memory), 1, len(behind), int(expected != 0))
+        if not fits:
+            self._put(chunk, target, into, counts)
+        return counts
+
+    def _put(self, chunk: int, stored: torch.Tensor, into: torch.Tensor, counts: Counts) -> None:
+        """Copy elements of a chunk into the target's own dtype, device and strides."""
+        into.copy_(stored)
+        before, after = (str(tensor.dtype).removeprefix("torch.") for tensor in (stored, into))
+        if self.measure and not widens(before, after):
+            counts.lost = {chunk: loss(stored, into)}
 
     def _read_one(
         self, chunk: int, payload: Payload | None, box: Box, into: torch.Tensor, check: bool
@@ -202,9 +216,7 @@ class Source:
                 counts.header_bytes += payload.nbytes
             self._at.compare(chunk, found, expected)
         if not direct:
-            into.copy_(target)
-            if self.measure and not widens(payload.dtype, str(into.dtype).removeprefix("torch.")):
-                counts.lost = {chunk: loss(target, into)}
+            self._put(chunk, target, into, counts)
         return counts
 
     def _read_run(

@@ -2,24 +2,31 @@
 
 It is compared to the byte with what a live run counts. Ranks that want the very same are foretold once,
 and tensors that are alike together, so that thousands of ranks and millions of chunks take no time. What
-far storage costs is in `far`. No bytes, no clocks.
+is asked of far storage `plan.far` foretells. No bytes, no clocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ckptlab.layout import Boxes, Distinct, Shards, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata
+from ckptlab.plan.far import Far, foretell_far
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import alike, check_filled
 
 _AT_ONCE = 1 << 22
 """So many numbers are added at once."""
+
+_DENSE = 2000
+"""Numbers to add for each piece, from which on they are added piece by piece."""
+
+_MOST_FAR = 1 << 22
+"""Reads beyond which it is not foretold what they ask of far storage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +37,9 @@ class Forecast:
     ranks. `table[g, f]` is what each rank of group g reads of file f, in bytes of elements. One number a
     rank: `reads`; `memory`, bytes of its own shards; `stock`, what stock DCP would read: whole chunks;
     `largest` and `whole`, bytes of its largest read, and of the largest chunk that it reads of.
-    `unique` counts every stored byte that anyone reads once.
+    `unique` counts every stored byte that anyone reads once. Of far storage each rank asks for `fetched`
+    bytes in `requests` ranged reads, wrapping and objects included; None where the files are not far, or the
+    reads too many to lay them out one by one.
     """
 
     group: Ints
@@ -41,6 +50,8 @@ class Forecast:
     largest: Ints
     whole: Ints
     unique: int
+    requests: Ints | None = None
+    fetched: Ints | None = None
 
     @property
     def world(self) -> int:
@@ -106,8 +117,8 @@ class Forecast:
         return np.flatnonzero(self.memory == 0)
 
 
-def forecast(metadata: Metadata, wants: Sequence[Holding], world: int) -> Forecast:
-    """What loading `wants` onto `world` ranks will read.
+def forecast(metadata: Metadata, wants: Sequence[Holding], world: int, far: Far | None = None) -> Forecast:
+    """What loading `wants` onto `world` ranks will read; of `far` files, also in how many requests.
 
     Raises `CorruptError` for a tensor whose chunks leave wanted elements out, or hold them twice.
 
@@ -123,9 +134,9 @@ def forecast(metadata: Metadata, wants: Sequence[Holding], world: int) -> Foreca
     """
     distinct = {id(want.shards): want.shards.distinct for want in {id(w.shards): w for w in wants}.values()}
     group, first = _groups(distinct.values(), world)
-    sums = _Sums(
-        group, np.zeros((len(first), len(metadata.files)), np.int64), *np.zeros((5, len(first)), int)
-    )
+    # Each group by itself, as if it were one rank.
+    table, each = np.zeros((len(first), len(metadata.files)), np.int64), np.zeros((5, len(first)), np.int64)
+    alone = Forecast(np.arange(len(first)), table, each[0], each[1], each[2], each[3], each[4], 0)
     cuts: dict[tuple[int, int, int], list[tuple[Ints, Holding]]] = {}
     for rows, asked in alike(metadata, wants):
         want, row = wants[asked[0]], int(rows[0])
@@ -135,9 +146,13 @@ def forecast(metadata: Metadata, wants: Sequence[Holding], world: int) -> Foreca
         cuts.setdefault(cut, []).append((rows, want))
     unique = 0
     for (shards, _, _), kinds in cuts.items():
-        unique += _add(sums, metadata, _for_all(distinct[shards], group, first), kinds)
-    each = [column[group] for column in (sums.reads, sums.memory, sums.stock, sums.largest, sums.whole)]
-    return Forecast(group, sums.table, each[0], each[1], each[2], each[3], each[4], unique)
+        unique += _add(alone, group, metadata, _for_all(distinct[shards], group, first), kinds)
+    every = each[:, group]
+    seen = Forecast(group, table, every[0], every[1], every[2], every[3], every[4], unique)
+    if far is None or int(alone.reads.sum()) > _MOST_FAR:
+        return seen
+    told = foretell_far(metadata, wants, first.tolist(), far)
+    return replace(seen, requests=told.requests[group], fetched=told.nbytes[group])
 
 
 def _groups(distinct: Iterable[Distinct], world: int) -> tuple[Ints, Ints]:
@@ -165,20 +180,13 @@ def _for_all(found: Distinct, group: Ints, first: Ints) -> Distinct:
     return Distinct(found.boxes, np.concatenate([[0], np.cumsum(count)]), found.rank[speaks])
 
 
-@dataclass(frozen=True, eq=False)
-class _Sums:
-    """What is summed up, group by group, as in `Forecast`."""
-
-    group: Ints
-    table: Ints
-    reads: Ints
-    memory: Ints
-    stock: Ints
-    largest: Ints
-    whole: Ints
-
-
-def _add(sums: _Sums, metadata: Metadata, wanted: Distinct, kinds: Sequence[tuple[Ints, Holding]]) -> int:
+def _add(
+    sums: Forecast,
+    group: Ints,
+    metadata: Metadata,
+    wanted: Distinct,
+    kinds: Sequence[tuple[Ints, Holding]],
+) -> int:
     """Add what groups read of tensors that differ in name and dtype alone; bytes that anyone reads once."""
     chunks = metadata.boxes(int(kinds[0][0][0]))
     size = np.array([ITEMSIZE[metadata.tensors[int(rows[0])].dtype] for rows, _ in kinds])
@@ -191,7 +199,7 @@ def _add(sums: _Sums, metadata: Metadata, wanted: Distinct, kinds: Sequence[tupl
         shards = Shards(wanted.rank[wanted.first[:-1]], wanted.boxes, wanted.boxes.offsets)
         check_filled(Holding(kinds[0][1].tensor, shards), overlaps(wanted.boxes, chunks))
     box, _ = _each(wanted.holders)
-    reader, of = sums.group[wanted.rank], piece[box]
+    reader, of = group[wanted.rank], piece[box]
     itemsize = np.array([ITEMSIZE[want.tensor.dtype] for _, want in kinds])
     np.add.at(sums.memory, reader, wanted.boxes.numel[box] * int(itemsize @ tensors))
     np.add.at(sums.reads, reader, np.bincount(meet.a, minlength=len(found))[of] * int(tensors.sum()))
@@ -264,8 +272,11 @@ def _spread(
     entry = begin[pair] + turn
     owner, file, nbytes = piece[pair], lies.file[entry], numel[pair] * lies.nbytes[entry]
     first = np.searchsorted(owner, np.arange(int(of.max(initial=-1)) + 2))
-    count, flat = np.diff(first)[of], table.reshape(-1)
-    end = np.cumsum(count)
+    count = np.diff(first)[of]
+    if int(count.sum()) > _DENSE * len(first):
+        _spread_by_piece(table, first, file, nbytes, reader, of, scale)
+        return
+    flat, end = table.reshape(-1), np.cumsum(count)
     low = 0
     while low < len(of):
         high = max(low + 1, int(np.searchsorted(end, end[low] - count[low] + _AT_ONCE, "right")))
@@ -275,6 +286,28 @@ def _spread(
             flat, reader[low:high][row] * table.shape[1] + file[entry], nbytes[entry] * scale[low:high][row]
         )
         low = high
+
+
+def _spread_by_piece(
+    table: Ints, first: Ints, file: Ints, nbytes: Ints, reader: Ints, of: Ints, scale: Ints
+) -> None:
+    """The same, quicker where many readers read the same pieces of many files: row by row of the table."""
+    order = np.argsort(of, kind="stable")
+    ends = np.searchsorted(of[order], np.arange(len(first)))
+    for piece in range(len(first) - 1):
+        rows, which = np.unique(reader[order[ends[piece] : ends[piece + 1]]], return_inverse=True)
+        times = np.zeros(len(rows), np.int64)
+        np.add.at(times, which.ravel(), scale[order[ends[piece] : ends[piece + 1]]])
+        some = slice(int(first[piece]), int(first[piece + 1]))
+        if not len(rows) or some.start == some.stop:
+            continue
+        low, high = int(file[some].min()), int(file[some].max()) + 1
+        each = np.zeros(high - low, np.int64)
+        np.add.at(each, file[some] - low, nbytes[some])
+        step = max(1, _AT_ONCE // len(each))
+        for at in range(0, len(rows), step):
+            part = rows[at : at + step]
+            table[part, low:high] += times[at : at + step, None] * each
 
 
 def _each(count: Ints) -> tuple[Ints, Ints]:

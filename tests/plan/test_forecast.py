@@ -2,15 +2,18 @@
 
 import math
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from plan_cases import layouts, tensors
 
 from ckptlab.errors import CorruptError, LayoutError
 from ckptlab.layout import Layout, parse_placements
 from ckptlab.metadata import ITEMSIZE, Tensor
+from ckptlab.plan import forecast as module
 from ckptlab.plan.forecast import forecast
 from ckptlab.plan.holding import fitted, holdings, ruled
 from ckptlab.plan.load import plan_load
@@ -18,10 +21,12 @@ from ckptlab.plan.metadata_of import metadata_of
 
 
 @settings(max_examples=200, deadline=None)
-@given(tensors(), layouts(), layouts())
-def test_the_forecast_is_the_sum_of_the_plan(some, source, target):
+@given(tensors(), layouts(), layouts(), st.sampled_from([0, module._DENSE]))
+def test_the_forecast_is_the_sum_of_the_plan(some, source, target, dense):
     saved, wants, world = metadata_of(some, source), holdings(some, target), target.mesh.size
-    seen, plan = forecast(saved, wants, world), plan_load(saved, wants)
+    with mock.patch.object(module, "_DENSE", dense):
+        seen = forecast(saved, wants, world)
+    plan = plan_load(saved, wants)
     matrix, reads = np.zeros((world, len(saved.files)), int), np.zeros(world, int)
     for rank, chunk, nbytes in zip(plan.rank, plan.chunk, plan.nbytes, strict=True):
         matrix[rank, saved.chunks.file[chunk]] += nbytes
