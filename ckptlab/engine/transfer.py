@@ -228,7 +228,7 @@ class Source:
         if not whole:
             self.files.read_into(name, start, into)
             return None
-        return self.files.read_checked(name, start, into, memoryview(b""))
+        return self.files.read_checked(name, start, into, memoryview(bytearray()))
 
     def _copy_box(
         self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool
