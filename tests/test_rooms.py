@@ -32,7 +32,7 @@ DOORS = {
     "multiprocessing": ("live/",),
     "subprocess": ("live/",),
     "ipyparallel": ("live/",),
-    "ipywidgets": ("widgets/", "lessons/ask.py"),
+    "ipywidgets": ("widgets/", "lessons/ask.py", "lessons/steps.py"),
     "anywidget": ("widgets/",),
     "traitlets": ("widgets/",),
     "matplotlib": ("widgets/",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -71,17 +72,17 @@ def _device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
     return device_mesh(mesh, device)
 
 
-def save_small(context: Context, path: str, layout: Layout) -> int:
-    """Save the model under one layout with ckptlab; the bytes that this rank wrote."""
+def save_small(context: Context, path: str, layout: Layout, tensors: Sequence[Tensor]) -> int:
+    """Save tensors of the model under one layout with ckptlab; the bytes that this rank wrote."""
     from ckptlab import engine
 
-    state: dict[str, Any] = {tensor.fqn: held_by(context, tensor, layout) for tensor in TENSORS}
+    state: dict[str, Any] = {tensor.fqn: held_by(context, tensor, layout) for tensor in tensors}
     return engine.save(state, path).nbytes
 
 
-def saved(ranks: Ranks, layout: Layout, path: str) -> Checkpoint:
-    """The checkpoint that real ranks save under a layout at `path`, in place of what was there."""
+def saved(ranks: Ranks, layout: Layout, path: str, tensors: Sequence[Tensor] = TENSORS) -> Checkpoint:
+    """The checkpoint of the model that real ranks save under a layout, in place of what was at `path`."""
     whole = os.path.realpath(path)
     shutil.rmtree(whole, ignore_errors=True)
-    ranks.run(save_small, whole, layout)
+    ranks.run(save_small, whole, layout, tuple(tensors))
     return open_checkpoint(path)
