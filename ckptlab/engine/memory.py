@@ -20,8 +20,11 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: tor
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable, without a copy."""
     assert tensor.is_contiguous()
-    # A single element counts as contiguous whatever its strides are; its bytes need one of 1.
-    return tensor.detach().as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
+    flat = tensor.detach()
+    # A dim of one element may have any stride, and bytes need one of 1.
+    if flat.numel() < 2 or flat.stride(-1) != 1:
+        flat = flat.as_strided((flat.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data.cast("B")
 
 
 def on_cpu(tensor: torch.Tensor) -> torch.Tensor:

@@ -34,6 +34,7 @@ class LocalFiles:
     """
 
     mapped = True
+    requests = fetched = 0
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root: str = os.fspath(root)
@@ -108,14 +109,17 @@ class LocalFiles:
         with _Reading(self, name, start, len(into)) as file:
             while done < len(into):
                 block = into[done : done + _BLOCK]
-                got = _at_hand(file, block, start + done)
+                last = done + len(block) == len(into)
+                got = _at_hand(file, [block, behind] if last and behind else [block], start + done)
                 if not got:
                     # The disk is quickest with one request for all of it.
-                    block, got = into[done:], len(into) - done
+                    block = into[done:]
                     self.read_into(name, start + done, block)
+                    got = len(block)
                 crc = crc32(block[:got], crc)
                 done += got
-        self.read_into(name, start + len(into), behind)
+        if done < len(into) + len(behind):
+            self.read_into(name, start + len(into), behind)
         return crc
 
     def expect(self, name: str, starts: Ints, lengths: Ints) -> None:
@@ -280,17 +284,17 @@ class _LocalWriter:
         os.fsync(self._file)
 
 
-def _at_hand(file: int, into: memoryview, start: int) -> int:
+def _at_hand(file: int, into: Sequence[memoryview], start: int) -> int:
     """Read what is in memory already; how many bytes that were, 0 if the disk has to be asked."""
     try:
-        return os.preadv(file, [into], start, _NOWAIT)
+        return os.preadv(file, into, start, _NOWAIT)
     except BlockingIOError:
         return 0
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
         # Such files, as those of tmpfs, may be nowhere but in memory.
-        return os.preadv(file, [into], start)
+        return os.preadv(file, into, start)
 
 
 def _rest(buffers: Sequence[Buffer], done: int) -> list[memoryview]:
