@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
+from ckptlab.engine.ferry import brought
 from ckptlab.engine.lookup import FEW, Lookup
 from ckptlab.engine.memory import bits_of, finish, memory_of, tensors_of
 from ckptlab.engine.state import Held
@@ -157,7 +158,10 @@ class Source:
                 ):
                     self._at.compare(chunk, found, expected)
                 counts.checked += len(ones)
-            torch._foreach_copy_([into[n] for n in ones.tolist()], tensors_of(data, payload.dtype, box.shape))
+            targets = [into[n] for n in ones.tolist()]
+            # To a GPU they go together, but for those that must be converted first.
+            device = targets[0].device if targets[0].dtype is getattr(torch, payload.dtype) else "cpu"
+            torch._foreach_copy_(targets, tensors_of(data, payload.dtype, box.shape, device))
         counts.nbytes = nbytes * len(chunks)
         return counts
 
@@ -199,36 +203,53 @@ class Source:
             into.copy_(self._at.decoded[chunk][box.slices])
             counts.nbytes = box.numel * into.element_size()
             return counts
-        direct = _direct(into, payload.dtype)
-        target = into if direct else torch.empty(box.shape, dtype=getattr(torch, payload.dtype))
+        dtype = getattr(torch, payload.dtype)
         run = _run(payload, box)
-        counts.nbytes = box.numel * target.element_size()
+        counts.nbytes = box.numel * dtype.itemsize
         whole = run == 0 and counts.nbytes == payload.nbytes
         expected = self._at.expected(chunk, payload, counts) if whole or check else 0
-        if run is not None and target.is_contiguous():
-            found = self._read_run(chunk, payload, run * target.element_size(), memory_of(target), whole)
+        if self._parted(into, box) and (run is not None or not whole):
+            target, found = into, self._bring(chunk, payload, box, into, whole)
         else:
-            found = self._copy_box(chunk, payload, box, target, whole)
+            target = into if _direct(into, payload.dtype) else torch.empty(box.shape, dtype=dtype)
+            found = self._read_box(chunk, payload, box, target, whole)
         if expected or (whole and box.numel and self.checkpoint.ours):
             counts.checked = int(expected != 0)
             if found is None:
                 found = self._at.crc(chunk, payload)
                 counts.header_bytes += payload.nbytes
             self._at.compare(chunk, found, expected)
-        if not direct:
+        if target is not into:
             self._put(chunk, target, into, counts)
         return counts
 
-    def _read_run(
-        self, chunk: int, payload: Payload, offset: int, into: memoryview, whole: bool
+    def _parted(self, into: torch.Tensor, box: Box) -> bool:
+        """Whether a box goes to a GPU part after part; of far files each part would be a request."""
+        return into.is_cuda and self.files.mapped and not self.measure and bool(box.shape and box.numel)
+
+    def _bring(self, chunk: int, payload: Payload, box: Box, into: torch.Tensor, whole: bool) -> int | None:
+        """As `_read_box`, part after part."""
+        row, crc = box.offset[0], 0
+        for part in brought(into, getattr(torch, payload.dtype)):
+            some = Box((row, *box.offset[1:]), tuple(part.shape))
+            self._read_box(chunk, payload, some, part, whole=False)
+            crc = crc32(memory_of(part), crc) if whole else 0
+            row += len(part)
+        return crc if whole else None
+
+    def _read_box(
+        self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool
     ) -> int | None:
-        """Read one run of bytes; its crc if it is the `whole` chunk."""
+        """Read a box into CPU memory of the stored dtype; its crc if it is the `whole` chunk."""
+        run = _run(payload, box)
+        if run is None or not target.is_contiguous():
+            return self._copy_box(chunk, payload, box, target, whole)
         name, base = self._at.place(chunk)
-        start = base + payload.start + offset
-        if not whole:
-            self.files.read_into(name, start, into)
-            return None
-        return self.files.read_checked(name, start, into, memoryview(bytearray()))
+        start, memory = base + payload.start + run * target.element_size(), memory_of(target)
+        if whole:
+            return self.files.read_checked(name, start, memory, memoryview(bytearray()))
+        self.files.read_into(name, start, memory)
+        return None
 
     def _copy_box(
         self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool

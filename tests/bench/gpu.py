@@ -1,16 +1,20 @@
 """ckptlab beside stock DCP for a state on GPUs: `python tests/bench/gpu.py [--gigabytes N] [--folder F]`.
 
-One rank, and four that take the GPUs in turn. Both engines leave the bytes to the page cache. `stalled` is
-how long an `async_save` keeps training waiting; "kept" is stock's with `cache_staged_state_dict`.
+One rank, and four that take the GPUs in turn. Nobody waits for the disk. The limit moves the same bytes by
+as many threads, each through 8 MiB of pinned memory, without crc or wrapping. `rows to columns` loads on
+another layout than was saved; its limit is that of as many bytes in one run. `stalled` is how long an
+`async_save` keeps training waiting; "kept" is stock's with `cache_staged_state_dict`.
 Medians of interleaved runs, of the slowest rank; the ratio is the median of the runs' own ratios.
 """
 
 import argparse
 import gc
+import os
 import shutil
 import statistics
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import engines
 import states
@@ -24,10 +28,12 @@ from ckptlab.layout import Layout
 from ckptlab.live import LocalRanks
 from ckptlab.plan.holding import fitted
 
+_PART = 8 << 20
 
-def state_of(context, tensors, fill):
-    """The tensors on this rank's GPU, cut into rows if there are several ranks, random if asked for."""
-    layout = Layout.parse(f"shard={context.world}", "Shard(0)")
+
+def state_of(context, tensors, fill, dim=0):
+    """The tensors on this rank's GPU, cut along a dim if there are several ranks, random if asked for."""
+    layout = Layout.parse(f"shard={context.world}", f"Shard({dim})")
     mesh = device_mesh(layout.mesh, "cuda") if context.world > 1 else None
     torch.manual_seed(context.rank)
     state = {}
@@ -62,21 +68,32 @@ def saves(context, tensors, folder, reps):
     state = state_of(context, tensors, fill=True)
     runs = {
         "stock": engines.stock_save(f"{folder}/stock", False),
-        "ckptlab": engines.our_save(f"{folder}/ours", False),
+        "ckptlab": engines.our_save(f"{folder}/ckptlab", False),
+        "limit": lambda state: limit(state, f"{folder}/limit", _down),
     }
     taken = {name: [] for name in runs}
     for name in _in_turn(runs, reps):
-        engines.emptied(f"{folder}/{'ours' if name == 'ckptlab' else name}")
+        engines.emptied(f"{folder}/{name}")
         taken[name].append(timed(lambda name=name: runs[name](state))[0])
     return {name: some[1:] for name, some in taken.items()}
 
 
-def loads(context, tensors, folder, reps):
-    """As `saves`, of one checkpoint into zeros, compared each time with what was saved."""
-    state, target = state_of(context, tensors, fill=True), state_of(context, tensors, fill=False)
+def loads(context, tensors, folder, reps, dim):
+    """As `saves`, of one checkpoint of rows into zeros cut along `dim`, compared with what must be there."""
+    state = state_of(context, tensors, fill=True)
     engines.emptied(f"{folder}/saved")
     engine.save(state, f"{folder}/saved", sync=False)
-    runs = {"stock": engines.stock_load(f"{folder}/saved"), "ckptlab": engines.our_load(f"{folder}/saved")}
+    if dim:
+        state = state_of(context, tensors, fill=False, dim=dim)
+        engines.stock_load(f"{folder}/saved")(state)
+    target = state_of(context, tensors, fill=False, dim=dim)
+    engines.emptied(f"{folder}/limit")
+    limit(state, f"{folder}/limit", _down)
+    runs = {
+        "stock": engines.stock_load(f"{folder}/saved"),
+        "ckptlab": engines.our_load(f"{folder}/saved"),
+        "limit": lambda target: limit(target, f"{folder}/limit", _up),
+    }
     taken = {name: [] for name in runs}
     for name in _in_turn(runs, reps):
         for value in target.values():
@@ -84,6 +101,36 @@ def loads(context, tensors, folder, reps):
         taken[name].append(timed(lambda name=name: runs[name](target))[0])
         assert all(torch.equal(bits(state[fqn]), bits(target[fqn])) for fqn in state), name
     return {name: some[1:] for name, some in taken.items()}
+
+
+def limit(state, folder, way):
+    """Move this rank's own bytes, in one or, if it is alone, two files and threads."""
+    rank, many = dist.get_rank(), 2 if dist.get_world_size() == 1 else 1
+    shares = [list(state.values())[i::many] for i in range(many)]
+
+    def run(i):
+        file = os.open(f"{folder}/{rank}-{i}", os.O_RDWR | os.O_CREAT)
+        at, pinned = 0, torch.empty(_PART, dtype=torch.uint8, pin_memory=True)
+        if way is _down:
+            os.posix_fallocate(file, 0, sum(bits(value).nbytes for value in shares[i]))
+        for value in shares[i]:
+            for part in torch.split(bits(value).reshape(-1), _PART):
+                way(file, at, part, pinned[: len(part)])
+                at += len(part)
+        os.close(file)
+
+    with ThreadPoolExecutor(many) as threads:
+        list(threads.map(run, range(many)))
+
+
+def _down(file, at, part, pinned):
+    pinned.copy_(part)
+    assert os.pwrite(file, pinned.numpy().data, at) == len(part)
+
+
+def _up(file, at, part, pinned):
+    assert os.preadv(file, [pinned.numpy().data], at) == len(part)
+    part.copy_(pinned)
 
 
 def async_saves(context, tensors, folder, reps):
@@ -116,13 +163,20 @@ def _in_turn(runs, reps):
     return [name for rep in range(reps + 1) for name in names[rep % len(names) :] + names[: rep % len(names)]]
 
 
-def line(case, by_rank, stock, ours):
+def line(case, by_rank, stock="stock", ours="ckptlab", limit="limit"):
     """One row of the table: of the slowest rank."""
-    a, b = (
-        [max(one) for one in zip(*(rank[name] for rank in by_rank), strict=True)] for name in (stock, ours)
-    )
-    ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
-    return f"| {case} | {statistics.median(a):.3f} | {statistics.median(b):.3f} | {ratio:.1f} |"
+    taken = {
+        name: [max(one) for one in zip(*(rank[name] for rank in by_rank), strict=True)]
+        for name in (stock, ours, limit)
+        if name in by_rank[0]
+    }
+    cells = [f"{statistics.median(some):.3f}" for some in taken.values()]
+    cells += [""] * (3 - len(cells))
+    for a, b in ((stock, ours), (ours, limit)):
+        both = zip(taken.get(a, ()), taken.get(b, ()), strict=False)
+        ratios = [x / y for x, y in both]
+        cells.append(f"{statistics.median(ratios):.1f}" if ratios else "")
+    return f"| {case} | {' | '.join(cells)} |"
 
 
 def main():
@@ -134,14 +188,18 @@ def main():
     parser.add_argument("--folder", help="where the checkpoints are written; a temporary one without")
     given = parser.parse_args()
     tensors = states.transformer(32 * given.gigabytes)
-    print("| case | stock s | ckptlab s | stock / ckptlab |\n|---|---|---|---|", flush=True)
+    print("| case | stock s | ckptlab s | limit s | stock / ckptlab | ckptlab / limit |")
+    print("|---|---|---|---|---|---|", flush=True)
     for world, backend in ((1, "cpu:gloo,cuda:nccl"), (4, "gloo")):
         folder = tempfile.mkdtemp(prefix="ckptlab-bench-", dir=given.folder)
         try:
             with LocalRanks(world, "cuda", backend) as ranks:
-                for case, op in (("save", gpu.saves), ("load", gpu.loads)):
-                    taken = ranks.run(op, tensors, folder, given.reps, deadline=None)
-                    print(line(f"{case}, ranks: {world}", taken, "stock", "ckptlab"), flush=True)
+                cases = [("save", gpu.saves, ()), ("load as saved", gpu.loads, (0,))]
+                if world > 1:
+                    cases.append(("load, rows to columns", gpu.loads, (1,)))
+                for case, op, how in cases:
+                    taken = ranks.run(op, tensors, folder, given.reps, *how, deadline=None)
+                    print(line(f"{case}, ranks: {world}", taken), flush=True)
                 taken = ranks.run(gpu.async_saves, tensors, folder, given.reps, deadline=None)
                 for stock, ours, words in (
                     ("stock", "ckptlab", "stalled"),
