@@ -61,7 +61,8 @@ class LoadReport:
     with `strict=False`), `unexpected` those of the checkpoint that the target does not ask for, `kept`
     what a transform let stay as it was: boxes of the target by key, for an object none.
     `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` all others:
-    the wrapping round chunks, and what `verify` reads only to check. `seconds` by phase.
+    the wrapping round chunks, and what `verify` reads only to check. `seconds` by phase. Far files were
+    asked for `fetched` bytes in `requests` ranged reads, what opening took not among them.
     """
 
     path: str
@@ -74,6 +75,8 @@ class LoadReport:
     header_bytes: int
     seconds: Mapping[Phase, float]
     kept: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
+    requests: int = 0
+    fetched: int = 0
 
 
 def load(
@@ -145,6 +148,7 @@ def load(
         counts.header_bytes,
         trace.seconds,
         {} if target.bound is None else target.bound.kept,
+        *it.source.asked,
     )
 
 

@@ -57,6 +57,7 @@ class Source:
     def __post_init__(self) -> None:
         self.metadata: Metadata = self.checkpoint.metadata
         self.files: Files = self.checkpoint.files
+        self._began = self.files.requests, self.files.fetched
         self._at = Lookup(self.checkpoint, self.counts)
         self.checkpoint.settle()
 
@@ -65,6 +66,11 @@ class Source:
 
     def __exit__(self, *exc: object) -> None:
         self._at.close()
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """Ranged reads asked of far files since it began, and the bytes that they brought."""
+        return self.files.requests - self._began[0], self.files.fetched - self._began[1]
 
     def find(self, reads: Reads) -> None:
         """Look at every chunk that will be read, before a byte of the target changes."""

@@ -21,6 +21,7 @@ from ckptlab.explorer.tensor import Look, held_panel, stored_panel
 from ckptlab.layout import Layout, Mesh, Placement, Replicate, StridedShard, parse_placements
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata, human_bytes
+from ckptlab.plan.far import Far
 from ckptlab.plan.forecast import Forecast, forecast
 from ckptlab.plan.holding import fitted, holdings, ruled
 
@@ -137,10 +138,10 @@ def _own(text: str, mesh: Mesh) -> tuple[Placement, ...]:
     return placements * len(mesh.shape) if placements == (Replicate(),) else placements
 
 
-def foretell(metadata: Metadata, chosen: Target) -> Forecast:
-    """What loading every tensor on this target would cost."""
+def foretell(metadata: Metadata, chosen: Target, far: Far | None = None) -> Forecast:
+    """What loading every tensor on this target would cost; of `far` files, also in requests."""
     mesh = chosen.mesh if isinstance(chosen, Layout) else mesh_of(chosen)
-    return forecast(metadata, holdings(metadata.tensors, chosen), max(mesh.rank_list) + 1)
+    return forecast(metadata, holdings(metadata.tensors, chosen), max(mesh.rank_list) + 1, far)
 
 
 def mesh_of(chosen: Target) -> Mesh:

@@ -31,7 +31,8 @@ class Outcome:
     """What one rank did: bytes of elements and wrapping that it read, seconds by phase, the verdict.
 
     `peak` is the most memory that the load took of the host above the target's own, `device_peak` the same
-    of its GPU; in bytes, `peak.UNKNOWN` where nobody tells.
+    of its GPU; in bytes, `peak.UNKNOWN` where nobody tells. Far files were asked for `fetched` bytes in
+    `requests` ranged reads.
     """
 
     rank: int
@@ -43,6 +44,8 @@ class Outcome:
     different: tuple[str, ...]
     peak: int = UNKNOWN
     device_peak: int = 0
+    requests: int = 0
+    fetched: int = 0
 
     @property
     def equal(self) -> bool:
@@ -95,6 +98,8 @@ def reshard(
         verdict.different,
         most,
         device_peak,
+        report.requests,
+        report.fetched,
     )
 
 

@@ -53,6 +53,14 @@ class Files(Protocol):
     def mapped(self) -> bool:
         """Whether a view is mapped, so that only what is looked at is read."""
 
+    @property
+    def requests(self) -> int:
+        """Ranged reads that were asked of far storage so far; none of local files."""
+
+    @property
+    def fetched(self) -> int:
+        """Bytes that they brought."""
+
     def make(self) -> None:
         """Make the root ready to be written into; `PathError` if it cannot be one."""
 
