@@ -8,15 +8,21 @@ reads is used. It changes nothing.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from ckptlab.engine.applied import applied
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import expand, flatten, hold
+from ckptlab.engine.state import Held, expand, flatten, hold
+from ckptlab.engine.transform import told
+from ckptlab.errors import CorruptError
 from ckptlab.events import Progress, Trace, silent
+from ckptlab.metadata import Tensor
+from ckptlab.plan.bind import Bound, bind
+from ckptlab.plan.transform import Transform
 from ckptlab.storage.checkpoint import Checkpoint, open_checkpoint
 
 
@@ -40,11 +46,14 @@ def verify_loaded(
     *,
     process_group: Any = None,
     no_dist: bool = False,
+    transform: Transform | None = None,
     progress: Progress = silent,
 ) -> Verdict:
     """Compare every local element of the state's tensors with the stored ones; each rank its own.
 
     Reads whole chunks, one at a time. Keys that the checkpoint has not, and objects, are passed over.
+    With a `transform`, elements are compared with what torch makes of whole stored tensors by it, with one
+    whole target in memory at a time; what it lets stay as it was is passed over.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
@@ -52,23 +61,60 @@ def verify_loaded(
     checkpoint.settle()
     elements, different = 0, []
     leaves = flatten(expand(state_dict))
-    known = checkpoint.metadata.rows
-    tensors = {k: v.value for k, v in leaves.items() if isinstance(v.value, torch.Tensor) and k in known}
+    tensors = {k: v.value for k, v in leaves.items() if isinstance(v.value, torch.Tensor)}
     wanted = hold(tensors, team.global_rank, team.ranks)
-    total = sum(
-        int(h.mine.boxes.numel.sum()) * h.memory[0].element_size() for h in wanted.values() if h.memory
-    )
+    pairs, total = _pairs(checkpoint, wanted, transform)
     with trace.phase("verify", total):
-        for fqn, held in wanted.items():
-            for i in range(len(held.mine)):
-                box = held.mine.boxes[i]
-                local = held.piece_of(box).cpu()
-                stored = _stored(checkpoint, fqn, box.slices, box.shape)
-                elements += box.numel
-                if stored is None or not _same_bits(stored, local):
-                    different.append(fqn)
-                trace.moved(box.numel * local.element_size())
+        for fqn, local, stored, filled in pairs:
+            elements += local.numel() if filled is None else int(filled.count_nonzero())
+            if stored is None or not _same_bits(stored, local, filled):
+                different.append(fqn)
+            trace.moved(local.numel() * local.element_size())
     return Verdict(team.rank, elements, tuple(dict.fromkeys(different)))
+
+
+_Pair = tuple[str, torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""A key, local elements, what is stored for them (None if some is nowhere), which count (None: all)."""
+
+
+def _pairs(
+    checkpoint: Checkpoint, wanted: Mapping[str, Held], transform: Transform | None
+) -> tuple[Iterator[_Pair], int]:
+    """What is to be compared, shard by shard; and the bytes of all of it."""
+    if transform is None:
+        some = {fqn: held for fqn, held in wanted.items() if fqn in checkpoint.metadata.rows}
+        pairs = _as_stored(checkpoint, some)
+    else:
+        tensors = {fqn: held.holding.tensor for fqn, held in wanted.items()}
+        bound = bind(transform, told(checkpoint.metadata), tensors)
+        some = {fqn: wanted[fqn] for fqn in bound.fills}
+        pairs = _as_transformed(checkpoint, some, bound)
+    nbytes = (int(h.mine.boxes.numel.sum()) * h.memory[0].element_size() for h in some.values() if h.memory)
+    return pairs, sum(nbytes)
+
+
+def _as_stored(checkpoint: Checkpoint, wanted: Mapping[str, Held]) -> Iterator[_Pair]:
+    for fqn, held in wanted.items():
+        for i in range(len(held.mine)):
+            box = held.mine.boxes[i]
+            yield fqn, held.piece_of(box).cpu(), _stored(checkpoint, fqn, box.slices, box.shape), None
+
+
+def _as_transformed(checkpoint: Checkpoint, wanted: Mapping[str, Held], bound: Bound) -> Iterator[_Pair]:
+    for fqn, held in wanted.items():
+        parts = [(fill.part, _whole(checkpoint, fill.stored)) for fill in bound.fills[fqn]]
+        values, filled = applied(parts, held.holding.tensor)
+        for i in range(len(held.mine)):
+            box = held.mine.boxes[i]
+            yield fqn, held.piece_of(box).cpu(), values[box.slices], filled[box.slices]
+
+
+def _whole(checkpoint: Checkpoint, tensor: Tensor) -> torch.Tensor:
+    """A whole stored tensor; `CorruptError` if some of its elements are stored nowhere."""
+    found = _stored(checkpoint, tensor.fqn, tuple(slice(0, n) for n in tensor.shape), tensor.shape)
+    if found is None:
+        raise CorruptError(f"tensor {tensor.fqn!r} of {checkpoint.path} is not stored whole", [tensor.fqn])
+    return found
 
 
 def _stored(
@@ -109,9 +155,12 @@ def _chunk(checkpoint: Checkpoint, chunk: int) -> torch.Tensor:
     return flat.as_strided(payload.shape, payload.strides, payload.storage_offset)
 
 
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _same_bits(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor | None) -> bool:
+    """Whether the elements are the same, bit for bit; all of them, or those that `where` marks."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return torch.equal(
-        a.contiguous().reshape(-1).view(torch.uint8), b.contiguous().reshape(-1).view(torch.uint8)
-    )
+    one, other = (it.contiguous().reshape(-1).view(torch.uint8) for it in (a, b))
+    if where is None:
+        return torch.equal(one, other)
+    differ = (one != other).reshape(a.numel(), a.element_size()).any(dim=1)
+    return not bool((differ & where.reshape(-1)).any())

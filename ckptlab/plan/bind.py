@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from fnmatch import translate
 
 from ckptlab.errors import LayoutError
-from ckptlab.layout import Box
+from ckptlab.layout import Box, Shards
 from ckptlab.metadata import Tensor, near
 from ckptlab.plan.check import Mismatch, fit, say
+from ckptlab.plan.holding import Holding
 from ckptlab.plan.regrid import without
 from ckptlab.plan.transform import Part, Transform
-from ckptlab.plan.way import Way, way
+from ckptlab.plan.way import Way, carried, row_major_strides, way
 
 Told = Mapping[str, Tensor | None]
 """Tensors by key, None for objects: what a checkpoint has, or what a target wants."""
@@ -25,9 +26,10 @@ Told = Mapping[str, Tensor | None]
 
 @dataclass(frozen=True)
 class Fill:
-    """One of the stored tensors behind a target, and the way of its elements there."""
+    """One of the stored tensors behind a target: the part that names it, and the way of its elements."""
 
     stored: Tensor
+    part: Part
     way: Way
 
 
@@ -93,6 +95,34 @@ def bind(transform: Transform, stored: Told, target: Told, keys: Collection[str]
     return Bound(fills, objects, kept, tuple(found))
 
 
+def behind(bound: Bound, held: Iterable[Holding]) -> tuple[Holding, ...]:
+    """What a load through a transform asks of the stored tensors, so that `plan.forecast` foretells it.
+
+    `held` is what ranks hold of the targets; each local tensor is taken to lie in memory in row-major order.
+
+    >>> from ckptlab.layout import Layout
+    >>> from ckptlab.plan.holding import holdings
+    >>> turned = Transform(parts={"w": (Part("v", dims=(1, 0)),)})
+    >>> target = Tensor("w", "float32", (2, 4))
+    >>> bound = bind(turned, {"v": Tensor("v", "float32", (4, 2))}, {"w": target})
+    >>> [wanted] = behind(bound, holdings([target], Layout.parse("2", "Shard(0)")))
+    >>> wanted.tensor.fqn, wanted.shards.boxes[1]
+    ('v', Box[0:4, 1:2])
+    """
+    known: dict[tuple[Way, int], Shards] = {}
+    found = []
+    for one in held:
+        for fill in bound.fills.get(one.tensor.fqn, ()):
+            tensor, shards = replace(fill.stored, dtype=one.tensor.dtype), one.shards
+            if not fill.way.plain:
+                key = (fill.way, id(shards))
+                if key not in known:
+                    known[key] = carried(fill.way, shards, row_major_strides(shards)).shards
+                shards = known[key]
+            found.append(Holding(tensor, shards))
+    return tuple(found)
+
+
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:
     """Whether a key is like one of these; a key that is one of them counts, whatever signs it has."""
     return re.compile("|".join(f"(?:{re.escape(it)}\\Z)|(?:{translate(it)})" for it in patterns) or r"(?!)")
@@ -155,13 +185,13 @@ def _filled(
         if asked:
             wrong = [it for it in wrong if it.kind != "shape"]
             try:
-                fills.append(Fill(tensor, way(part, tensor.shape, wanted.shape)))
+                fills.append(Fill(tensor, part, way(part, tensor.shape, wanted.shape)))
             except LayoutError as error:
                 wrong.append(
                     _shape(wanted, f"{part.fqn} {list(tensor.shape)}", f"The transform's part: {error}.")
                 )
         elif not any(it.kind == "shape" for it in wrong):
-            fills.append(Fill(tensor, way(part, tensor.shape, wanted.shape)))
+            fills.append(Fill(tensor, part, way(part, tensor.shape, wanted.shape)))
         found += wrong
     if len(fills) < len(parts):
         return (), (), found

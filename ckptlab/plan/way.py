@@ -123,6 +123,16 @@ def carried(way: Way, shards: Shards, strides: tuple[Shape, ...]) -> Carried:
     return Carried(moved, row, start, tuple(piece.strides for _, piece in found))
 
 
+def row_major_strides(shards: Shards) -> tuple[Shape, ...]:
+    """The strides of each row's local tensor, if they all lie in memory in row-major order."""
+    ends = shards.local + shards.boxes.shapes
+    owner, first = np.unique(shards.rank, return_inverse=True)
+    shapes = np.zeros((len(owner), shards.boxes.ndim), np.int64)
+    np.maximum.at(shapes, first.ravel(), ends)
+    strides = [_row_major(tuple(shape)) for shape in shapes.tolist()]
+    return tuple(strides[i] for i in first.ravel().tolist())
+
+
 def _ranges(name: str, ranges: Ranges | None, shape: Shape) -> tuple[Shape, Box]:
     """The box of these ranges, and the shape that it is of: flat, if one range is given for several dims."""
     if ranges is None:
