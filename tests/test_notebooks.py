@@ -24,6 +24,14 @@ SAYS = {
         "ours-tell": "note   stale: 3 data files of another save by ranks 0, 1, 3",
         "hostile-run": "its code RAN",
     },
+    "09-405b-on-paper": {
+        "size": "4,058,533,888,000 bytes",
+        "plan": "in 3,492,828 chunks",
+        "load": "It is 53 TiB. ckptlab reads 3.7 TiB",
+        "empty": "15,360 ranks without any of it",
+        "sent": "8.84 GiB from 16,384 ranks",
+        "growth": "41,949,120",
+    },
 }
 
 
