@@ -15,6 +15,7 @@ from ckptlab.explorer.tensor import Colours, Look
 from ckptlab.explorer.whatif import Target, foretell, target
 from ckptlab.layout import Layout
 from ckptlab.metadata import Metadata
+from ckptlab.plan.far import Far
 from ckptlab.plan.forecast import Forecast
 
 Listener = Callable[[frozenset[str]], object]
@@ -29,7 +30,8 @@ class Session:
     file that is looked into (-1: none). Of the chosen tensor `dims` are drawn along y and x (None: as
     the view sees fit), at the index `at[d]` of each other dim d (`()`: at their beginning). `mesh` and
     `placements` are the target as typed, `rules` pairs of a key pattern and its own placements. `hosts` is
-    the number of ranks on each host (0: nobody knows).
+    the number of ranks on each host (0: nobody knows). `far` says how the chunks lie in far files, None
+    if they are local.
     """
 
     metadata: Metadata = field(repr=False)
@@ -43,6 +45,7 @@ class Session:
     at: tuple[int, ...] = ()
     colours: Colours = "rank"
     hosts: int = 0
+    far: Far | None = field(default=None, repr=False)
     _foretold: tuple[object, Forecast] | None = field(default=None, repr=False)
     _listeners: list[Listener] = field(default_factory=list, repr=False)
 
@@ -88,7 +91,7 @@ class Session:
         asked = (self.mesh, self.placements, self.rules)
         if self._foretold is None or self._foretold[0] != asked:
             # A run redraws it many times a second.
-            self._foretold = (asked, foretell(self.metadata, self.target))
+            self._foretold = (asked, foretell(self.metadata, self.target, self.far))
         return self._foretold[1]
 
     def stored_scene(self) -> Scene:

@@ -185,11 +185,41 @@ def facts(metadata: Metadata, foretold: Forecast) -> list[tuple[str, str, str]]:
             f"{foretold.amplification:.2f}x",
             f"bytes read for each byte wanted; stock DCP: {foretold.stock_amplification:.2f}x",
         ),
+        *_far_facts(foretold),
         ("read more than once", human_bytes(foretold.shared), "bytes that replicas share, beyond the first"),
         ("peak memory", peak, f"of the fullest rank: its shards and one read; stock DCP: {stock_peak}"),
         ("busiest file", busy, "read of one file by all ranks"),
         ("left empty", count(len(foretold.empty), "rank"), "that get nothing at all"),
     ]
+
+
+def _far_facts(foretold: Forecast) -> list[tuple[str, str, str]]:
+    """What is asked of far storage, if the files are far."""
+    if foretold.requests is None or foretold.fetched is None:
+        return []
+    requests, fetched = int(foretold.requests.sum()), int(foretold.fetched.sum())
+    most = int(foretold.requests.max(initial=0))
+    wanted = int(foretold.memory.sum())
+    times = f"{fetched / wanted:.2f}x what is wanted" if wanted else "nothing is wanted"
+    return [
+        ("far requests", f"{requests:,}", f"ranged reads of all ranks; at most {most:,} of one"),
+        ("far bytes", human_bytes(fetched), f"{times}: small neighbours come together, with their wrapping"),
+    ]
+
+
+_COLUMNS = (
+    Column("ranks", wide=2.0, least=110),
+    Column("reads", number=True, least=52),
+    Column("bytes read", number=True, bar=True, least=92),
+    Column("files", number=True, least=44),
+    Column("memory", number=True, least=72),
+    Column("peak", number=True, least=72),
+    Column("stock DCP reads", number=True, least=108),
+)
+_FAR_COLUMNS = (
+    Column("far requests", number=True, least=88),
+    Column("far bytes", number=True, least=72),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,23 +228,24 @@ class Costs:
 
     foretold: Forecast
     each: bool = False
-    columns = (
-        Column("ranks", wide=2.0, least=110),
-        Column("reads", number=True, least=52),
-        Column("bytes read", number=True, bar=True, least=92),
-        Column("files", number=True, least=44),
-        Column("memory", number=True, least=72),
-        Column("peak", number=True, least=72),
-        Column("stock DCP reads", number=True, least=108),
-    )
     chosen = -1
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """Those of any load, and those of one from far files."""
+        return _COLUMNS + _FAR_COLUMNS * self._far
+
+    @property
+    def _far(self) -> bool:
+        return self.foretold.requests is not None
 
     @cached_property
     def _numbers(self) -> Ints:
-        """Reads, bytes, files, memory, peak and what stock reads, `(world, 6)`."""
+        """Reads, bytes, files, memory, peak and what stock reads; far requests, and their bytes."""
         it = self.foretold
         files = (it.table > 0).sum(axis=1)[it.group]
-        return np.stack([it.reads, it.bytes_by_rank, files, it.memory, it.peak, it.stock], axis=1)
+        far = [column for column in (it.requests, it.fetched) if column is not None]
+        return np.stack([it.reads, it.bytes_by_rank, files, it.memory, it.peak, it.stock, *far], axis=1)
 
     @cached_property
     def _rows(self) -> tuple[Ints, Ints, Ints]:
@@ -246,19 +277,21 @@ class Costs:
         return np.flatnonzero(self._rows[2] == line)
 
     def _line(self, i: int, most: int) -> Line:
-        reads, nbytes, files, memory, peak, stock = self._numbers[self._rows[0][i]].tolist()
+        reads, nbytes, files, memory, peak, stock, *far = self._numbers[self._rows[0][i]].tolist()
         ranks = self.ranks(i)
         said = _said(ranks)
         cells = (said, f"{reads:,}", human_bytes(nbytes), f"{files:,}")
+        asked = (f"{far[0]:,}", human_bytes(far[1])) if far else ()
         return Line(
-            (*cells, human_bytes(memory), human_bytes(peak), human_bytes(stock)),
+            (*cells, human_bytes(memory), human_bytes(peak), human_bytes(stock), *asked),
             share=nbytes / most,
             hint=f"{said}: {human_bytes(nbytes)} of {count(files, 'file')}",
         )
 
     def records(self) -> Iterator[Sequence[object]]:
         """Every rank by itself, for programs."""
-        yield ("rank", "reads", "bytes", "files", "memory", "peak", "stock_bytes")
+        far = ("far_requests", "far_bytes") if self._far else ()
+        yield ("rank", "reads", "bytes", "files", "memory", "peak", "stock_bytes", *far)
         for rank, row in enumerate(self._numbers.tolist()):
             yield (rank, *row)
 

@@ -14,6 +14,7 @@ from typing import Any
 import ipywidgets as ui
 import numpy as np
 
+from ckptlab.explorer.far import far_of
 from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import Session
 from ckptlab.metadata import human_bytes
@@ -41,7 +42,7 @@ class Explorer(ui.VBox):
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self.session = Session(checkpoint.metadata)
+        self.session = Session(checkpoint.metadata, far=far_of(checkpoint))
         self.link = f"explorer-{id(self):x}"
         self.keys_panel = KeysPanel(self.session, checkpoint)
         self.tensor_panel = TensorPanel(self.session, self.link)

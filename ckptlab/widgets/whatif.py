@@ -16,6 +16,7 @@ from typing import Any
 import ipywidgets as ui
 
 from ckptlab.errors import CheckpointError
+from ckptlab.explorer.far import far_of
 from ckptlab.explorer.matrix import matrix_scene
 from ckptlab.explorer.session import Session
 from ckptlab.explorer.tensor import Look
@@ -355,7 +356,7 @@ class _Later:
 def whatif_view(checkpoint: str | os.PathLike[str] | Checkpoint) -> WhatIfPanel:
     """The panel by itself, for a checkpoint given by path or open. No ranks are started."""
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    return WhatIfPanel(Session(opened.metadata))
+    return WhatIfPanel(Session(opened.metadata, far=far_of(opened)))
 
 
 def _facts_html(told: list[tuple[str, str, str]]) -> str:

@@ -24,6 +24,7 @@ from ckptlab.explorer.whatif import (
 )
 from ckptlab.layout import Layout, Replicate, Shard, StridedShard
 from ckptlab.metadata import Tensor, human_bytes
+from ckptlab.plan.far import Far
 from ckptlab.plan.metadata_of import metadata_of
 
 SAVED = hsdp_metadata()
@@ -123,6 +124,21 @@ def test_the_table_for_programs_has_every_rank():
     rows = list(csv.DictReader(io.StringIO(csv_text(Costs(foretold)))))
     assert [int(row["bytes"]) for row in rows] == foretold.bytes_by_rank.tolist()
     assert [int(row["files"]) for row in rows] == (foretold.matrix > 0).sum(axis=1).tolist()
+
+
+def test_what_far_storage_is_asked_for_is_told_of_far_files_alone():
+    chosen, far = Layout.parse("4", "Shard(1)"), Far()
+    near, foretold = foretell(SAVED, chosen), foretell(SAVED, chosen, far)
+    assert not [label for label, *_ in facts(SAVED, near) if label.startswith("far")]
+    told = {label: value for label, value, _ in facts(SAVED, foretold)}
+    assert told["far requests"] == f"{foretold.requests.sum():,}"
+    assert told["far bytes"] == human_bytes(int(foretold.fetched.sum()))
+    assert foretold.fetched.sum() > foretold.total
+    assert len(Costs(foretold).lines(0, 1)[0].cells) == len(Costs(foretold).columns)
+    assert len(Costs(foretold).columns) == len(Costs(near).columns) + 2
+    rows = list(csv.DictReader(io.StringIO(csv_text(Costs(foretold)))))
+    assert [int(row["far_requests"]) for row in rows] == foretold.requests.tolist()
+    assert [int(row["far_bytes"]) for row in rows] == foretold.fetched.tolist()
 
 
 def test_a_tensor_is_drawn_in_both_layouts():
