@@ -10,6 +10,7 @@ from stock_writers import stored_by_stock
 
 from ckptlab.layout import Boxes, Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.layout.infer import Pieces, infer
+from ckptlab.layout.infer.effort import Effort
 from ckptlab.layout.infer.fit import Grid, fit
 from ckptlab.layout.infer.pieces import kinds
 from ckptlab.plan.holding import fitted
@@ -231,7 +232,7 @@ def test_a_rank_left_empty_holds_no_cell():
     (kind,) = kinds(
         stored_by_stock([("w", (4, 3))], [Layout(Mesh((2, 4)), (SHARD, Shard(1)))], 8, unlisted=True)
     )
-    found = fit(kind, Grid((2, 4), np.arange(8)))
+    found = fit(kind, Grid((2, 4), np.arange(8)), Effort(1 << 30))
     assert [option.hold.tolist() for option in found.options] == [[0, 1, 2, -1, 3, 4, 5, -1]]
 
 
@@ -330,3 +331,42 @@ def test_copies_are_told_from_stages_by_how_they_were_shared_out():
     assert meshes(found) == ["Mesh(replicate=2)", "Mesh(pp=2)"]
     assert found.best.certainty > 5 * found.candidates[1].certainty
     assert "4 times of 4, as stock DCP chooses" in found.best.why[-1]
+
+
+def shuffled(world, tensors=3):
+    """Rows of ranks that stood in no order: no mesh explains them."""
+    layouts, some = [Layout(Mesh((world,)), (SHARD,))] * tensors, np.random.default_rng(7)
+    pieces = stored_by_stock([(f"w{i}", (4096, 8)) for i in range(tensors)], layouts, world)
+    return [Pieces(p.name, p.shape, p.boxes, some.permutation(p.writers), p.nbytes) for p in pieces]
+
+
+def test_a_search_in_vain_ends_and_says_that_it_looked_no_further(monkeypatch):
+    monkeypatch.setattr("ckptlab.layout.infer.search._MOST", 400_000)
+    monkeypatch.setattr("ckptlab.layout.infer.effort._TOLD", 1000)
+    heard = []
+    found = infer(shuffled(64), heard=lambda done, of: heard.append((done, of)))
+    assert "Not looked further" in found.untold[-1]
+    assert found.best.mesh.size == 64
+    assert len(found.best.against) == 100
+    assert all(0 < done <= of for done, of in heard)
+    assert len(heard) > 10
+
+
+def test_whoever_listens_can_end_a_search(monkeypatch):
+    monkeypatch.setattr("ckptlab.layout.infer.effort._TOLD", 1000)
+
+    def enough(done, of):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        infer(shuffled(64), heard=enough)
+
+
+@pytest.mark.parametrize("ranks", [64, 20_000], ids=["in turn", "each its own"])
+def test_tens_of_thousands_of_pieces_of_one_tensor(ranks):
+    """Written in turn by 64 ranks each of which holds many: no mesh says that, and none is sought for long."""
+    rows = np.arange(20_000)
+    boxes = Boxes(np.stack([rows, 0 * rows], 1), np.tile([1, 8], (20_000, 1)))
+    found = infer([Pieces(name, (20_000, 8), boxes, rows % ranks, 640_000) for name in "ab"])
+    assert found.best.mesh == Mesh((20_000,), ("fsdp",))
+    assert (found.best.certainty > 0.9) == (ranks > 64)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ckptlab.layout.box import Box
 from ckptlab.layout.infer import evidence
+from ckptlab.layout.infer.effort import Heard
 from ckptlab.layout.infer.fit import Option
 from ckptlab.layout.infer.groups import groups
 from ckptlab.layout.infer.keyed import follow
@@ -29,6 +30,8 @@ from ckptlab.layout.placement import Replicate
 
 _LEAST = 0.01
 """What is believed less than so much of all is not handed back."""
+
+_SHORT = "Not looked further: of very many meshes that were tried, none explains it all."
 
 _MOST_AGAINST = 100
 """So many contradictions are named."""
@@ -94,12 +97,20 @@ class Inference:
         return "\n".join([*map(str, self.candidates), *self.untold])
 
 
-def infer(tensors: Sequence[Pieces], ranks: Sequence[int] = (), objects: int = 0, most: int = 4) -> Inference:
+def infer(
+    tensors: Sequence[Pieces],
+    ranks: Sequence[int] = (),
+    objects: int = 0,
+    most: int = 4,
+    heard: Heard | None = None,
+) -> Inference:
     """The meshes and placements that explain how these tensors were stored.
 
     `tensors` stand in the order of the state that was saved, as far as it is known; `ranks` are
     ranks that took part for certain, even if they wrote no tensor; `objects` is how many
     other values were saved, which stock counts when it shares out copies. At most `most` candidates.
+    A search that finds nothing ends when it has tried very much, and says so; `heard(tried, of)` is called
+    meanwhile, and what it raises ends it, too.
 
     >>> from ckptlab.layout import Boxes
     >>> halves = Boxes(np.array([[0, 0], [4, 0]]), np.array([[4, 6], [4, 6]]))
@@ -111,22 +122,23 @@ def infer(tensors: Sequence[Pieces], ranks: Sequence[int] = (), objects: int = 0
     found = kinds(tensors)
     regular = sorted((k for k in found if k.regular), key=lambda k: -len(k.pairs) * k.cut)
     seen = sorted({*ranks, *(int(w) for k in found for w in np.unique(k.writers) if w >= 0)})
-    trials = search(seen, regular)
-    weighed = sorted(weigh(trials, tensors, seen, objects), key=lambda one: -one.belief)
+    looked = search(seen, regular, heard)
+    weighed = sorted(weigh(looked.trials, tensors, seen, objects), key=lambda one: -one.belief)
     total = sum(one.belief for one in weighed)
     weighed = [one for one in weighed if one.belief * one.peers >= _LEAST * total]
-    odds, grouped = _apart(tensors, regular, seen)
+    odds, grouped = _apart(tensors, regular, seen, heard)
     share = odds / (odds + total)
     weighed = weighed if 1 - share >= _LEAST else []
     candidates = (
         *(replace(one, certainty=one.certainty * share) for one in grouped),
         *(_candidate(one, (1 - share) * one.belief / total, tensors, found) for one in weighed[:most]),
     )
-    return Inference(candidates, _untold(candidates, len(weighed) - most, seen, regular))
+    untold = _untold(candidates, len(weighed) - most, seen, regular)
+    return Inference(candidates, (*untold, _SHORT) if looked.cut_short else untold)
 
 
 def _apart(
-    tensors: Sequence[Pieces], found: Sequence[Kind], seen: Sequence[int]
+    tensors: Sequence[Pieces], found: Sequence[Kind], seen: Sequence[int], heard: Heard | None
 ) -> tuple[float, tuple[Candidate, ...]]:
     """Ranks in groups of several sizes, with a mesh each, if names say so; with the odds against chance."""
     parted = groups(found, seen)
@@ -140,7 +152,7 @@ def _apart(
     layouts: dict[str, Layout] = {}
     why = list(evidence.keyed_lines([keys]))
     for i, ranks in enumerate(sorted(parted)):
-        own = infer([t for row, t in enumerate(tensors) if at.get(row) == i], ranks, most=1).best
+        own = infer([t for row, t in enumerate(tensors) if at.get(row) == i], ranks, most=1, heard=heard).best
         if own.against or set(own.mesh.rank_list) != set(ranks):
             return 0.0, ()
         layouts |= own.layouts

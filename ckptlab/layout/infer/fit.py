@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from ckptlab.layout.box import Ints
+from ckptlab.layout.infer.effort import Effort
 from ckptlab.layout.infer.pieces import Kind
 from ckptlab.layout.layout import Layout
 from ckptlab.layout.mesh import Mesh
@@ -26,6 +27,10 @@ _NOBODY = -1
 
 _MOST_RUNS = 1 << 17
 """Uneven strided cuts of more places times pieces are not tried: they would take too much memory."""
+
+
+_SOME = 24
+"""Places that are looked at first: if one gets what is no piece that was found, the others need no look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +93,9 @@ class Fit:
     open: tuple[int, ...] = ()
 
 
-def fit(kind: Kind, grid: Grid) -> Fit | None:
+def fit(kind: Kind, grid: Grid, effort: Effort) -> Fit | None:
     """The kind on this mesh; None if no placements make its boxes."""
-    options = tuple(_options(kind, grid))
+    options = tuple(_options(kind, grid, effort))
     if not options:
         return None
     n = len(kind.rows)
@@ -104,7 +109,7 @@ def fit(kind: Kind, grid: Grid) -> Fit | None:
     return Fit(kind, options, good.argmax(axis=0)[way], (writers.shape[1] - good.max(axis=0))[way])
 
 
-def _options(kind: Kind, grid: Grid) -> Iterator[Option]:
+def _options(kind: Kind, grid: Grid, effort: Effort) -> Iterator[Option]:
     """Every way to place the kind that makes its boxes; the plainest of those that give ranks the same."""
     seen: set[bytes] = set()
     for groups in _groupings(len(grid.shape)):
@@ -117,6 +122,7 @@ def _options(kind: Kind, grid: Grid) -> Iterator[Option]:
         )
         for dims in _assignments(kind, sizes):
             for placements in _strides(dims, sizes):
+                effort.place(len(grid.ranks))
                 hold = _hold(kind, placements, sizes, where)
                 if hold is not None and (key := hold.tobytes()) not in seen:
                     seen.add(key)
@@ -183,7 +189,9 @@ def _hold(kind: Kind, placements: tuple[Placement, ...], sizes: tuple[int, ...],
 def _index(kind: Kind, dim: int, cuts: Cuts) -> Ints | None:
     """Which of the kind's intervals each place along these axes gets; None if they are not its intervals."""
     if (dim, cuts) not in kind.known:
-        kind.known[dim, cuts] = _match(_along(kind.shape[dim], cuts), kind.spans[dim])
+        size, span = kind.shape[dim], kind.spans[dim]
+        few = _match(_along(size, cuts, _SOME), span)
+        kind.known[dim, cuts] = None if few is None else _match(_along(size, cuts), span)
     return kind.known[dim, cuts]
 
 
@@ -199,10 +207,10 @@ def _match(table: Ints | None, span: Ints) -> Ints | None:
 
 
 @lru_cache(maxsize=4096)
-def _along(size: int, cuts: Cuts) -> Ints | None:
+def _along(size: int, cuts: Cuts, some: int = 0) -> Ints | None:
     """Start and length of what each place along these axes gets of a dim, row by row; `(places, 2)`.
 
-    None if some place gets what is not in one piece.
+    None if some place gets what is not in one piece. Only `some` of the places, if that is not 0.
     """
     if not cuts:
         return np.array([[0, size]], np.int64)
@@ -214,11 +222,15 @@ def _along(size: int, cuts: Cuts) -> Ints | None:
     if parts * max(factor for _, factor in cuts) > _MOST_RUNS:
         return None
     placements = tuple(StridedShard(0, factor) if factor > 1 else Shard(0) for _, factor in cuts)
-    shards = Layout(Mesh(shape), placements).shards((size,))
+    where = np.arange(parts)
+    if 0 < some < parts:
+        where = np.linspace(0, parts - 1, some).astype(np.int64)
+    shards = Layout(Mesh(shape), placements).shards((size,), where.tolist())
     if len(np.unique(shards.rank)) < len(shards):
         return None
-    table = np.tile(np.array([[size, 0]], np.int64), (parts, 1))
-    table[shards.rank, 0], table[shards.rank, 1] = shards.boxes.offsets[:, 0], shards.boxes.shapes[:, 0]
+    table = np.tile(np.array([[size, 0]], np.int64), (len(where), 1))
+    row = np.searchsorted(where, shards.rank)
+    table[row, 0], table[row, 1] = shards.boxes.offsets[:, 0], shards.boxes.shapes[:, 0]
     return table
 
 

@@ -73,6 +73,15 @@ class Kind:
         return self.writers[[first[i] for i in range(len(index))]], np.array(way, np.int64)
 
     @cached_property
+    def scattered(self) -> int:
+        """Tensors of which a rank wrote several cells: no mesh on which a rank holds one explains them."""
+        writers, way = self.ways
+        order = np.argsort(writers, axis=1, kind="stable")
+        who, what = np.take_along_axis(writers, order, axis=1), self.cell[order]
+        several = (who[:, 1:] == who[:, :-1]) & (what[:, 1:] != what[:, :-1]) & (who[:, 1:] >= 0)
+        return int(several.any(axis=1)[way].sum())
+
+    @cached_property
     def pairs(self) -> Ints:
         """Every cell with every rank that wrote it for some tensor, `(n, 2)`, unknown writers left out."""
         cells = np.broadcast_to(self.cell, self.writers.shape)[self.writers >= 0]

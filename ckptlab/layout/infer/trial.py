@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from ckptlab.layout.box import Ints
+from ckptlab.layout.infer.effort import Effort, SpentError
 from ckptlab.layout.infer.fit import Fit, Grid, Option, fit
 from ckptlab.layout.infer.pieces import Kind
 from ckptlab.layout.placement import Replicate
@@ -62,35 +64,47 @@ class Trial:
         )
 
 
-def explain(ranks: Sequence[int], found: Sequence[Kind]) -> list[Trial]:
+def explain(ranks: Sequence[int], found: Sequence[Kind], effort: Effort) -> Iterator[Trial]:
     """The meshes of fewest axes that explain every tensor, and those of one axis more; maybe none."""
-    good: list[Trial] = []
+    good = 0
     for axes in range(1, AXES + 1):
-        fewest = len(good)
+        fewest = good
         for grid in _grids(ranks, axes):
-            if (trial := _try(grid, found, strict=True)) is not None:
-                good.append(trial)
+            if (trial := _try(grid, found, effort, strict=True)) is not None:
+                good += 1
+                yield trial
         if fewest:
             break
+
+
+def nearest(ranks: Sequence[int], found: Sequence[Kind], effort: Effort) -> Trial:
+    """The mesh that explains the most tensors, of those the one of fewest axes; of all that may be tried."""
+    best: Trial | None = None
+    try:
+        for grid in (grid for axes in range(1, AXES) for grid in _grids(ranks, axes)):
+            trial = _try(grid, found, effort, strict=False)
+            if trial is not None and (best is None or trial.wrong < best.wrong):
+                best = trial
+    except SpentError:
+        pass
+    return best or Trial(next(_grids(ranks, 1)), (), tuple(found))
+
+
+def may_cut(worlds: Ints, found: Sequence[Kind]) -> npt.NDArray[np.bool_]:
+    """Which numbers of ranks can make so many pieces at all; no mesh is tried."""
+    good = np.ones(len(worlds), bool)
+    most = int(worlds.max(initial=0))
+    asked = {
+        (k.shape[d], int(k.spans[d][:, 1].max())) for k in found for d, n in enumerate(k.counts) if n > 1
+    }
+    for size, longest in asked:
+        # Parts of which the longest is this long; some axes must make one of these numbers of parts.
+        least, end = -(-size // longest), -(-size // (longest - 1)) if longest > 1 else most + 1
+        can = np.zeros(most + 1, bool)
+        for parts in range(least, min(end, most + 1)):
+            can[parts::parts] = True
+        good &= can[worlds]
     return good
-
-
-def nearest(ranks: Sequence[int], found: Sequence[Kind]) -> Trial:
-    """The mesh that explains the most tensors, of those the one of fewest axes."""
-    grids = (grid for axes in range(1, AXES) for grid in _grids(ranks, axes))
-    trials = (trial for grid in grids if (trial := _try(grid, found, strict=False)) is not None)
-    return min(trials, key=lambda trial: trial.wrong)
-
-
-def may_cut(world: int, found: Sequence[Kind]) -> bool:
-    """Whether so many ranks can make so many pieces at all; no mesh is tried."""
-    divisors = np.array([n for n in range(1, world + 1) if world % n == 0])
-    return all(
-        bool((-(-kind.shape[d] // divisors) == kind.spans[d][:, 1].max()).any())
-        for kind in found
-        for d, n in enumerate(kind.counts)
-        if n > 1
-    )
 
 
 def _grids(ranks: Sequence[int], axes: int) -> Iterator[Grid]:
@@ -109,10 +123,10 @@ def _factors(n: int, parts: int) -> Iterator[tuple[int, ...]]:
                 yield (first, *rest)
 
 
-def _try(grid: Grid, found: Sequence[Kind], strict: bool) -> Trial | None:
+def _try(grid: Grid, found: Sequence[Kind], effort: Effort, strict: bool) -> Trial | None:
     fits, odd = [], []
     for kind in found:
-        one = fit(kind, grid)
+        one = fit(kind, grid, effort)
         if strict and (one is None or one.wrong.any()):
             return None
         if one is None:
