@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from ckptlab.cli.audit import audit
 from ckptlab.cli.convert import convert
 from ckptlab.cli.diff import diff
 from ckptlab.cli.lab import lab
@@ -33,6 +34,7 @@ app = typer.Typer(
 app.command()(show)
 app.command()(diff)
 app.command()(verify)
+app.command()(audit)
 app.command()(reshard)
 app.command()(convert)
 app.command()(prune)

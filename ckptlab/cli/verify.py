@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ckptlab.cli.terminal import JsonOption, PathArgument, bar
+from ckptlab.cli.terminal import JsonOption, PathArgument, bar, put_verdict
 from ckptlab.storage.verify import verify as run
 
 
@@ -26,6 +26,11 @@ def verify(
     """
     with bar(quiet=as_json) as told:
         found = run(path, progress=told, threads=threads)
-    print(json.dumps(asdict(found) | {"whole": found.whole}) if as_json else found)
+    if as_json:
+        print(json.dumps(asdict(found) | {"whole": found.whole}))
+    else:
+        verdict, *rest = repr(found).splitlines()
+        put_verdict(verdict, found.whole)
+        print("\n".join(rest))
     if not found.whole:
         raise typer.Exit(1)

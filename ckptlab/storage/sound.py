@@ -76,10 +76,7 @@ def check_tensor(read: Read, crc: Crc, length: int, dtype: str, shape: tuple[int
 def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
     """Whether every record of an archive is where its directory says, with the crc that it says."""
     try:
-        with reading_zip("it"):
-            _check_directory(read, length)
-            archive = Archive(read, length)
-            starts = {name: _start(archive, name, read) for name in archive.names}
+        archive, starts = records(read, length)
     except CorruptError as error:
         begins, ends = read(0, min(length, 4)), read(max(0, length - _END_LENGTH), min(length, _END_LENGTH))
         state: State = "wrapping" if begins == _LOCAL or ends.startswith(_END) else "alien"
@@ -97,6 +94,18 @@ def check_archive(read: Read, crc: Crc, length: int) -> Verdict:
             return Verdict("crc", why, (start + place[0], place[1]) if place else None)
         checked |= record.CRC != 0
     return Verdict("sound" if checked else "unchecked", "" if checked else "its writer stored no crc")
+
+
+def records(read: Read, length: int) -> tuple[Archive, dict[str, int]]:
+    """An archive, and where the bytes of each record begin; their checksums are not looked at.
+
+    `CorruptError` if a reader could take it for something else: if its directory is not exactly what it must
+    be, or says otherwise than what stands in front of the records.
+    """
+    with reading_zip("it"):
+        _check_directory(read, length)
+        archive = Archive(read, length)
+        return archive, {name: _start(archive, name, read) for name in archive.names}
 
 
 def _check_directory(read: Read, length: int) -> None:
