@@ -1,4 +1,4 @@
-"""`ckptlab lab`: JupyterLab on the first notebook, with the checkpoint that was named.
+"""`ckptlab lab`: JupyterLab on the index of the lessons, with the explorer on the checkpoint that was named.
 
 It knows no notebook.
 """
@@ -23,7 +23,7 @@ def lab(
     context: typer.Context,
     path: Annotated[str, typer.Argument(help="A folder to work in, or a checkpoint to open.")] = "",
 ) -> None:
-    """Open JupyterLab on the first notebook.
+    """Open JupyterLab on the lessons and the explorer.
 
     Options that are not its own go to JupyterLab.
 
