@@ -10,16 +10,15 @@ from random import Random
 
 import torch
 import torch.distributed.checkpoint as stock_dcp
-from crosswise_ops import LAYOUTS, cut, full
-from seed_ops import kind_of, mesh_of, quiet, same
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from crosswise_ops import LAYOUTS, cut, full, poisoned
+from seed_ops import quiet, same
+from torch.distributed.tensor import DTensor
 from transforms import random_case
 
 import ckptlab
 import ckptlab.dcp as our_dcp
 from ckptlab.dcp import TransformPlanner
 from ckptlab.engine import verify_loaded
-from ckptlab.layout import Layout, Mesh
 from ckptlab.plan.transform import Part, Transform
 
 
@@ -69,3 +68,99 @@ def random_ones(ctx, path, seeds, loaders):
 
 def renamed(part, fqn):
     return Part(fqn, part.stored, part.into, part.shape, part.dims)
+
+
+NEEDED = Transform(
+    rename=((r"^module\.", ""), (r"^optim\.state\.0\.", "optim.state.qkv.")),
+    parts={
+        "qkv": (
+            Part("module.q", into=((0, 8), (0, 4))),
+            Part("module.k", into=((8, 12), (0, 4))),
+            Part("module.v", into=((12, 16), (0, 4))),
+        ),
+        "gate": Part("module.gate_up", stored=((0, 7), (0, 4))),
+        "up": Part("module.gate_up", stored=((7, 14), (0, 4))),
+        "heads": Part("module.heads", shape=(4, 2, 3, 5), dims=(0, 2, 1, 3)),
+        "emb": Part("module.emb", into=((0, 11), (0, 4))),
+        "head": Part("module.emb", into=((0, 11), (0, 4))),
+        "small": Part("module.emb", stored=((0, 9), (0, 4))),
+        "turned": Part("module.odd", dims=(1, 0)),
+        "scale": Part("module.scale"),
+        "one": Part("module.ones"),
+        "unflat.w": Part("module.flat", stored=((3, 38),)),
+        "unflat.b": Part("module.flat", stored=((38, 45),)),
+        "flat": Part("module.odd", stored=((5, 33),)),
+        "optim.lr.qkv": Part("optim.lr.0"),
+    },
+    leave=("new", "emb", "head"),
+    drop=("module.flat*",),
+    dtype="widen",
+)
+"""All that people need at once: fused, split, tied, padded, cut off, turned, flat, by name, not by number."""
+
+
+def saved_for_needs():
+    """What is in the checkpoint, whole."""
+    shapes = {
+        "q": (8, 4), "k": (4, 4), "v": (4, 4), "gate_up": (14, 4), "heads": (24, 5), "emb": (11, 4),
+        "odd": (5, 7), "scale": (), "ones": (1,), "flat": (48,), "norm": (9,),
+    }  # fmt: skip
+    module = {
+        name: full(name, shape, "bfloat16" if name == "norm" else "float32") for name, shape in shapes.items()
+    }
+    moments = {"exp_avg": full("m", (16, 4)), "step": full("step", ())}
+    return {"module": module, "optim": {"state": {"0": moments}, "lr": {"0": 0.125}}, "step": 7}
+
+
+def needed():
+    """What the target must be after the load, whole, and what of it was so before."""
+    m = saved_for_needs()["module"]
+    padding = full("padding", (16, 4))
+    padded = torch.cat([m["emb"], padding[11:]])
+    after = {
+        "qkv": torch.cat([m["q"], m["k"], m["v"]]),
+        "gate": m["gate_up"][:7],
+        "up": m["gate_up"][7:],
+        "heads": m["heads"].reshape(4, 2, 3, 5).transpose(1, 2).reshape(24, 5),
+        "emb": padded,
+        "head": padded,
+        "small": m["emb"][:9],
+        "turned": m["odd"].t().contiguous(),
+        "scale": m["scale"].reshape(1),
+        "one": m["ones"].reshape(()),
+        "unflat.w": m["flat"][3:38].reshape(5, 7),
+        "unflat.b": m["flat"][38:45],
+        "flat": m["odd"].reshape(-1)[5:33],
+        "norm": m["norm"].float(),
+        "new": full("new", (3, 3)),
+        "optim.state.qkv.exp_avg": full("m", (16, 4)),
+        "optim.state.qkv.step": full("step", ()),
+    }
+    return after, {"emb": padding, "head": padding, "new": after["new"]}
+
+
+def blank(ctx, layout):
+    """A target of that: poisoned, but for what it keeps."""
+    after, before = needed()
+    state = {
+        key: cut(ctx, before[key], layout) if key in before else poisoned(cut(ctx, tensor.clone(), layout))
+        for key, tensor in after.items()
+    }
+    return {**state, "optim.lr.qkv": 0.0, "step": 0}
+
+
+def all_that_people_need(ctx, path, loaders, layouts):
+    """Saved in rows; what differs by loader and layout, and the reports."""
+    saved = saved_for_needs()
+    ckptlab.save({**saved, "module": {k: cut(ctx, v, "rows") for k, v in saved["module"].items()}}, path)
+    found = {}
+    for loader in loaders:
+        for layout in layouts:
+            target = blank(ctx, layout)
+            wanted = {key: cut(ctx, tensor, layout) for key, tensor in needed()[0].items()}
+            before = differing(target, wanted)
+            report = through(loader, target, path, NEEDED)
+            seen = verify_loaded(target, path, transform=NEEDED)
+            objects = target["optim.lr.qkv"], target["step"]
+            found[loader, layout] = before, differing(target, wanted), seen.different, objects, report
+    return found
