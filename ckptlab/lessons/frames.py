@@ -160,7 +160,8 @@ def _bars(title: str, rows: dict[str, list[Job]], most: int) -> Scene:
         ]
         lines.append(f"  {name}: {total}: {', '.join(map(repr, mine)) or 'nothing'}")
     panel = Panel("share", "bars", title, "", WIDE, len(rows) * ROW, collect(marks), tuple(notes))
-    return Scene("", (panel,), (_COLOUR, _COPY), "\n".join(lines))
+    legend = (_COLOUR, _COPY) if any(mark.style == HATCHED for mark in marks) else (_COLOUR,)
+    return Scene("", (panel,), legend, "\n".join(lines))
 
 
 def _mark(job: Job, x: float, y: float, width: float, copies: bool) -> Mark:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ckptlab.layout import Layout, Mesh
+from ckptlab.live.ops import POISON
 from ckptlab.live.ranks import Context, Ranks
 from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import fitted
@@ -47,20 +48,25 @@ def values(tensor: Tensor) -> npt.NDArray[np.float32]:
     return every.reshape(tensor.shape).astype(np.float32)
 
 
-def held_by(context: Context, tensor: Tensor, layout: Layout) -> DTensor:
-    """The tensor as this rank holds it under a layout (axes that cut a dim which it has not copy it)."""
-    import torch
-
+def target(context: Context, tensor: Tensor, layout: Layout) -> DTensor:
+    """Room for what this rank holds under a layout, none of it right yet; axes that cannot cut copy."""
     from ckptlab.engine.state import blank
 
     chosen = fitted(layout, tensor.shape)
     mesh = _device_mesh(chosen.mesh, context.device.partition(":")[0])
-    out = blank(tensor, chosen, mesh, context.device)
-    mine, whole = chosen.shards(tensor.shape).of(context.rank), values(tensor)
+    return blank(tensor, chosen, mesh, context.device, POISON)
+
+
+def held_by(context: Context, tensor: Tensor, layout: Layout) -> DTensor:
+    """The tensor as this rank holds it under a layout."""
+    import torch
+
+    out = target(context, tensor, layout)
+    mine, whole = fitted(layout, tensor.shape).shards(tensor.shape).of(context.rank), values(tensor)
     for row in range(len(mine)):
         box = mine.boxes[row]
-        at = tuple(slice(low, low + n) for low, n in zip(mine.local[row].tolist(), box.shape, strict=True))
-        out.to_local()[at] = torch.from_numpy(whole[box.slices].copy()).to(context.device)
+        inner = [slice(low, low + n) for low, n in zip(mine.local[row].tolist(), box.shape, strict=True)]
+        out.to_local()[tuple(inner)] = torch.from_numpy(whole[box.slices].copy()).to(context.device)
     return out
 
 
