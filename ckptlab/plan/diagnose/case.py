@@ -10,10 +10,6 @@ from dataclasses import dataclass, field
 
 from ckptlab.plan.diagnose.finding import Finding
 from ckptlab.plan.diagnose.side import Side
-from ckptlab.plan.diagnose.words import concepts
-
-Index = tuple[str, ...]
-Words = tuple[str, ...]
 
 
 @dataclass(eq=False)
@@ -58,40 +54,3 @@ class Case:
     def nbytes(self, wanted: Iterable[str]) -> int:
         """Bytes of some tensors of the target."""
         return self.wanted.nbytes(wanted)
-
-
-@dataclass(frozen=True, eq=False)
-class Family:
-    """Keys that differ in their numbers only: `words` has a `#` for each; `members` are keys by them."""
-
-    words: Words
-    members: dict[Index, str]
-
-
-def families(names: Iterable[tuple[str, str]]) -> dict[Words, Family]:
-    """Keys by their families; of each key its name and the key itself.
-
-    >>> found = families([("layers.0.w", "a"), ("layers.1.w", "b")])
-    >>> found[("layers", "#", "w")].members
-    {('0',): 'a', ('1',): 'b'}
-    """
-    made: dict[Words, Family] = {}
-    for name, key in names:
-        parts = name.split(".")
-        words = tuple(["#" if part.isdigit() else part for part in parts])
-        family = made.get(words)
-        if family is None:
-            family = made[words] = Family(words, {})
-        family.members.setdefault(tuple([part for part in parts if part.isdigit()]), key)
-    return made
-
-
-def meanings(names: Iterable[tuple[str, str]]) -> dict[Words, Family]:
-    """Families by what their names mean; those that mean the same are left out."""
-    found: dict[Words, Family] = {}
-    twice: set[Words] = set()
-    for words, family in families(names).items():
-        meant = concepts(words)
-        if found.setdefault(meant, family) is not family:
-            twice.add(meant)
-    return {meant: family for meant, family in found.items() if meant not in twice}

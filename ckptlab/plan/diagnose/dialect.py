@@ -10,13 +10,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from ckptlab.plan.diagnose.case import Case, Family, Words, families, meanings
+from ckptlab.plan.diagnose.case import Case
+from ckptlab.plan.diagnose.families import Family, Words, families, meanings
 from ckptlab.plan.diagnose.finding import Finding, Rule, number
 from ckptlab.plan.diagnose.side import Shape, Side
 from ckptlab.plan.diagnose.words import ROTATED
 
 _CLEAR = 3
 """So many kinds of tensors must agree before a dialect is sure."""
+
+_FEW = 8
+"""Kinds of tensors of one shape beyond which their order says nothing."""
 
 
 def dialects(case: Case) -> None:
@@ -37,9 +41,8 @@ def dialects(case: Case) -> None:
             found, rules = rotated if _rotated(theirs.words, ours.words) else plain
             found |= pairs
             rules.append(_rule(theirs.words, ours.words))
-    for pairs, rules in (plain, rotated):
-        for wanted, from_ in pairs.items():
-            case.pair(wanted, from_)
+    for wanted, from_ in {**plain[0], **rotated[0]}.items():
+        case.pair(wanted, from_)
     if plain[0]:
         case.found.append(_told(case, *plain))
     if rotated[0]:
@@ -109,7 +112,7 @@ def guesses(case: Case) -> None:
     wanted = _by_shapes(case.wanted, [(key, key) for key in case.open])
     for signature, ours in wanted.items():
         theirs = stored.get(signature, [])
-        if not theirs or len(theirs) != len(ours):
+        if len(theirs) != len(ours) or len(ours) > _FEW:
             continue
         alone = len(ours) == 1
         pairs: dict[str, str] = {}

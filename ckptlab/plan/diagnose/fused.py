@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-from ckptlab.plan.diagnose.case import Case, Family, Words, families, meanings
+from ckptlab.plan.diagnose.case import Case
+from ckptlab.plan.diagnose.families import Family, Words, families, meanings
 from ckptlab.plan.diagnose.finding import Finding, Kind, number
 from ckptlab.plan.diagnose.side import Shape
 from ckptlab.plan.diagnose.words import FUSED, WOVEN, concepts

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ckptlab.plan.diagnose.case import Case, families
+from ckptlab.plan.diagnose.case import Case
+from ckptlab.plan.diagnose.families import families
 from ckptlab.plan.diagnose.finding import Finding, Kind, number, shortened
 from ckptlab.plan.diagnose.leaving import leaving
 from ckptlab.plan.diagnose.side import Side
@@ -63,7 +64,7 @@ def lists(case: Case) -> None:
                 key,
                 f"{key} is one value in the target, and {what} of more than plain values in the checkpoint, "
                 f"stored as {shortened(inside, 1)}",
-                f"Give the target {what} with the same keys within (None for an object, a tensor for a tensor).",
+                f"Give the target {what} with the same keys within (None where an object is).",
             )
     inner = {name: key for key, name in case.free.items() if key in case.stored.objects}
     below: dict[str, list[str]] = {}
@@ -114,7 +115,7 @@ def missing(case: Case) -> None:
             "extra_state",
             extra,
             f"the checkpoint has no {shortened(extra, 1)}",
-            "it is what a module keeps besides its tensors (Transformer Engine: fp8 scales), which others do not save",
+            "a module keeps it besides its tensors (Transformer Engine: scales of fp8), and not all save it",
             "Leave it, if it is made anew in the first steps.",
         )
     for word, why in ANEW.items():
@@ -226,11 +227,12 @@ def nothing(stored: Side, wanted: Side) -> list[Finding]:
     fitting = _count(keys, lambda key: stored.shape(key) == wanted.shape(key) and key in stored)
     if fitting or not keys:
         return []
+    what = "tensor" if parameters else "key"
     return [
         Finding(
             "nothing",
             tuple(keys),
-            f"as it is, none of the target's {number(len(keys), 'tensor' if parameters else 'key')} would be loaded",
+            f"as it is, none of the target's {number(len(keys), what)} would be loaded",
             1.0,
             "no key is in the checkpoint in its shape; a load that is not strict would leave all at initial "
             "values, and say nothing",

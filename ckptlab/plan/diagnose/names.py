@@ -11,7 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ckptlab.plan.diagnose.case import Case, Family, Words, families
+from ckptlab.plan.diagnose.case import Case
+from ckptlab.plan.diagnose.families import Family, Words, families
 from ckptlab.plan.diagnose.finding import Finding, Rule, number
 from ckptlab.plan.diagnose.words import CONTAINERS, WRAPPERS
 

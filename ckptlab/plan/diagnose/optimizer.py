@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -100,7 +100,7 @@ def numbers(case: Case) -> None:
                 sure,
                 f"{number(len(order), 'parameter')} of {len(ours)} agree in shape in the order of "
                 f"{root}state",
-                f"Load each by the target's {other}; the order is that in which the optimizer was given them.",
+                f"Load each by the target's {other}, in the order in which the optimizer was given them.",
                 remedy=Transform(parts=parts, leave=leaving(case.wanted, own)) if pairs else None,
                 nbytes=case.nbytes(pairs),
             )
@@ -207,10 +207,12 @@ def _listed(words: Iterable[str]) -> str:
 
 def _without(case: Case, wanted: Book) -> None:
     """Parameters of which the checkpoint keeps nothing, though it does of others."""
+    absent = {end for key in case.open if key.rpartition(".")[2] not in STATES for end in _ends(key)}
     bare = {
         name: list(state.values())
         for name, state in wanted.state.items()
-        if all(key in case.open for key in state.values())
+        # Of a parameter that is not there itself, no state is missed.
+        if name not in absent and all(key in case.open for key in state.values())
     }
     for frozen in (True, False):
         names = [name for name in bare if (name in case.wanted.frozen) is frozen]
@@ -224,8 +226,8 @@ def _without(case: Case, wanted: Book) -> None:
             Finding(
                 kind,
                 tuple(keys),
-                f"the checkpoint has no optimizer state of {number(len(names), 'parameter')}: {shortened(names)}; "
-                "they were frozen, or no gradient had reached them",
+                f"the checkpoint has no optimizer state of {number(len(names), 'parameter')}, which were "
+                f"frozen or got no gradient: {shortened(names)}",
                 0.9,
                 f"an optimizer makes state at a parameter's first step; {why}",
                 "Leave them as they are made: state of a parameter that no step has changed is all zeros.",
@@ -234,6 +236,12 @@ def _without(case: Case, wanted: Book) -> None:
                 nbytes=case.nbytes(keys),
             )
         )
+
+
+def _ends(key: str) -> Iterator[str]:
+    """All names that a key may have below something."""
+    parts = key.split(".")
+    return (".".join(parts[n:]) for n in range(len(parts)))
 
 
 def _beyond(case: Case, stored: Book) -> None:
@@ -289,7 +297,7 @@ def groups(case: Case) -> None:
                     "the target's param_groups have no 'initial_lr', so a load leaves it in the checkpoint",
                     0.9,
                     _WHY["initial_lr"],
-                    "Make the scheduler before you take the optimizer's state, or set initial_lr in each group.",
+                    "Make the scheduler before you take the optimizer's state, or set it in each group.",
                     side="checkpoint",
                 )
             )

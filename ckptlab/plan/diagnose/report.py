@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from ckptlab.plan.diagnose.case import families
 from ckptlab.plan.diagnose.finding import Finding, Rule, number, shortened
 from ckptlab.plan.diagnose.side import Side
 from ckptlab.plan.transform import Part, Transform
 
+_MOST_RULES = 300
 _STAND_IN = 7_770_000_000_000
 """Numbers from here on stand for those of a family: no name has them."""
 
@@ -51,7 +51,7 @@ class Diagnosis:
 
     @cached_property
     def transform(self) -> Transform:
-        """Every remedy that is sure and costs nothing, together: what `load(..., transform=)` may be given."""
+        """Every remedy that is sure and costs nothing, together: for `load(..., transform=)`."""
         return self.transform_with()
 
     def transform_with(self, more: Iterable[Finding] | Finding = ()) -> Transform:
@@ -73,8 +73,8 @@ class Diagnosis:
         sure = sum(it.applied for it in self.findings)
         remedies = "remedy is" if sure == 1 else "remedies are"
         return (
-            f"{number(len(self.findings), 'finding')}; {self.fitting:,} of {number(self.asked, 'key')} of the "
-            f"target fit as they are; {sure} {remedies} sure and free of cost"
+            f"{number(len(self.findings), 'finding')}; {self.fitting:,} of {number(self.asked, 'key')} "
+            f"of the target fit as they are; {sure} {remedies} sure and free of cost"
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -131,10 +131,12 @@ def joined(findings: Sequence[Finding], stored: Side, pairs: Mapping[str, str]) 
         parts = {key: those for key, those in it.remedy.parts.items() if key not in whole.parts}
         whole |= replace(it.remedy, rename=(), parts={} if it.pairs else parts)
         renamed |= it.pairs
-    rules = tuple(dict.fromkeys(rule for it in findings for rule in it.rules))
     if not renamed:
         return whole
-    led = _led(rules, stored.keys)
+    rules = tuple(dict.fromkeys(rule for it in findings for rule in it.rules))
+    # Nobody reads so many, and every key would be tried on each.
+    rules = rules if len(rules) <= _MOST_RULES else ()
+    led = _led(rules, stored)
     times = Counter(led.values())
     ought = {w: key for w, key in pairs.items() if w == key} | renamed
     wrong = {w: key for w, key in ought.items() if led[key] != w or times[w] > 1}
@@ -143,11 +145,11 @@ def joined(findings: Sequence[Finding], stored: Side, pairs: Mapping[str, str]) 
     )
 
 
-def _led(rules: Sequence[Rule], keys: Iterable[str]) -> dict[str, str]:
+def _led(rules: Sequence[Rule], side: Side) -> dict[str, str]:
     """What rules make of each key. No rule looks at what a number is, so one of a family tells for all."""
     patterns = [(re.compile(old), new) for old, new in rules]
     found = {}
-    for words, family in families((key, key) for key in keys).items():
+    for words, family in side.families.items():
         numbers = iter(range(_STAND_IN, _STAND_IN + len(words)))
         name = ".".join(str(next(numbers)) if word == "#" else word for word in words)
         for pattern, new in patterns:

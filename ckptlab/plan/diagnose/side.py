@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ckptlab.metadata import Metadata, Tensor
+from ckptlab.plan.diagnose.families import Family, Words, families
 
 Shape = tuple[int, ...]
 
@@ -32,6 +34,11 @@ class Side:
     def keys(self) -> tuple[str, ...]:
         """All names: of the tensors, then of the objects."""
         return (*self.tensors, *self.objects)
+
+    @cached_property
+    def families(self) -> Mapping[Words, Family]:
+        """All names by their families."""
+        return families((key, key) for key in self.keys)
 
     def __contains__(self, key: str) -> bool:
         return key in self.tensors or key in self.objects

@@ -19,8 +19,10 @@ WRAPPERS = {
 """Names that a wrapper puts between a module and what it wraps."""
 
 CONTAINERS = frozenset(
-    ["model", "module", "transformer", "network", "net", "backbone", "base_model", "language_model"]
-    + ["state_dict", "app", "llm"]
+    [
+        *("model", "module", "transformer", "network", "net", "backbone", "base_model", "language_model"),
+        *("state_dict", "app", "llm"),
+    ]
 )
 """Names that stand before all others, and say nothing of what a tensor is."""
 
