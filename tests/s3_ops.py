@@ -100,3 +100,33 @@ def load_large(ctx, path, layout="rows"):
     local = target.to_local()
     value = float(local.view(-1)[0])
     return (value if bool((local == value).all()) else None), report
+
+
+MIXED = {"w": (1024, 1100), "wide": (8, 140_000), "b": (300,)} | {f"s{i}": (16, 12) for i in range(30)}
+"""Large chunks of four ranks, whose columns come together or apart, and many small ones."""
+
+
+def mixed(ctx, layout):
+    """Matrices under one layout, the rest on every rank."""
+    return {
+        fqn: cut(ctx, full(fqn, shape), layout if len(shape) > 1 else "copies")
+        for fqn, shape in MIXED.items()
+    }
+
+
+def save_mixed(ctx, path, by):
+    with quiet():
+        state = mixed(ctx, "rows") | {f"o{i}": i for i in range(5)}
+        if by == "stock":
+            stock_dcp.save(state, storage_writer=FsspecWriter(path))
+        else:
+            ckptlab.save(state, path)
+
+
+def load_mixed(ctx, path, layout, verify):
+    """Whether every bit is as it was, and what the load cost."""
+    wanted = mixed(ctx, layout)
+    target = {fqn: poisoned(t.clone()) for fqn, t in wanted.items()} | {f"o{i}": -1 for i in range(5)}
+    report = ckptlab.load(target, path, verify=verify)
+    equal = all(same(t.to_local(), target[fqn].to_local()) for fqn, t in wanted.items())
+    return equal and [target[f"o{i}"] for i in range(5)] == [*range(5)], report
