@@ -24,7 +24,7 @@ CUTS = {
 """Which rank holds which part (offsets, sizes) of a tensor; some hold several, or nothing."""
 
 
-def _sharded(ctx, name, cutting):
+def sharded(ctx, name, cutting):
     """A tensor of this name as a ShardedTensor."""
     whole = full(name, SHAPE).to(ctx.device)
     parts = []
@@ -37,10 +37,8 @@ def _sharded(ctx, name, cutting):
 
 def _state(ctx, target=None):
     """A tensor for each cut, all in the `target` cut if there is one; and a DTensor in tiles."""
-    made = {name: _sharded(ctx, name, target or name) for name in CUTS}
-    made["dtensor"] = (
-        _sharded(ctx, "dtensor", target) if target else cut(ctx, full("dtensor", SHAPE), "tiles")
-    )
+    made = {name: sharded(ctx, name, target or name) for name in CUTS}
+    made["dtensor"] = sharded(ctx, "dtensor", target) if target else cut(ctx, full("dtensor", SHAPE), "tiles")
     return made
 
 

@@ -11,7 +11,9 @@ from random import Random
 import torch
 import torch.distributed.checkpoint as stock_dcp
 from crosswise_ops import LAYOUTS, cut, full, poisoned
-from seed_ops import quiet, same
+from seed_ops import local as part_of
+from seed_ops import quiet, same, zeroed
+from sharded_ops import CUTS, SHAPE, sharded
 from torch.distributed.tensor import DTensor
 from transforms import random_case
 
@@ -163,4 +165,24 @@ def all_that_people_need(ctx, path, loaders, layouts):
             seen = verify_loaded(target, path, transform=NEEDED)
             objects = target["optim.lr.qkv"], target["step"]
             found[loader, layout] = before, differing(target, wanted), seen.different, objects, report
+    return found
+
+
+def what_is_no_dtensor(ctx, path, loaders):
+    """ShardedTensors of any cut, turned; a flat shard that is each rank's own. What differs, by loader."""
+    turned = {name: full(name, SHAPE).t().contiguous() for name in CUTS}
+    whole = full("own", (5, 8))
+    ckptlab.save({"m": {**turned, "own": cut(ctx, whole, "columns")}}, path)
+    wanted = {name: sharded(ctx, name, name) for name in CUTS}
+    quarter = (10 * ctx.rank, 10 * ctx.rank + 10)
+    parts = {
+        **{name: Part(f"m.{name}", dims=(1, 0)) for name in CUTS},
+        "own": Part("m.own", stored=(quarter,)),
+    }
+    found = {}
+    for loader in loaders:
+        target = {**zeroed(wanted), "own": torch.zeros(10)}
+        through(loader, target, path, Transform(parts=parts))
+        wrong = [name for name in CUTS if not same(part_of(target[name]), part_of(wanted[name]))]
+        found[loader] = wrong, same(target["own"], whole.reshape(-1)[slice(*quarter)])
     return found

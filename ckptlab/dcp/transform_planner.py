@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from ckptlab.dcp.default_planner import DefaultLoadPlanner
-from ckptlab.engine.state import Held, flatten, hold
+from ckptlab.engine.state import Held, flatten, hold, without_memory
 from ckptlab.engine.transform import refuse_without_values, sources
 from ckptlab.layout import Box
 from ckptlab.metadata import Tensor
@@ -60,11 +60,8 @@ class TransformPlanner(DefaultLoadPlanner):
         is_coordinator: bool = False,
     ) -> None:
         """As torch's, which gives tensors on the meta device memory; remembers which those were."""
-        self._without_values = {
-            fqn
-            for fqn, leaf in flatten(state_dict).items()
-            if isinstance(leaf.value, torch.Tensor) and leaf.value.is_meta
-        }
+        leaves = flatten(state_dict).items()
+        self._without_values = {fqn for fqn, leaf in leaves if without_memory(leaf.value)}
         super().set_up_planner(state_dict, metadata, is_coordinator)
 
     def create_local_plan(self) -> LoadPlan:

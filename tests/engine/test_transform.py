@@ -58,6 +58,11 @@ def forecast_of(path, layout):
     return forecast(metadata, behind(bound, holdings(target.values(), layout)), 4)
 
 
+def test_into_what_is_no_dtensor(ranks4, tmp_path):
+    for found in ranks4.run(ops.what_is_no_dtensor, str(tmp_path), LOADERS):
+        assert found == dict.fromkeys(LOADERS, ([], True))
+
+
 @pytest.fixture
 def path(tmp_path):
     save({"m": {"w": torch.arange(12.0).reshape(3, 4), "b": torch.ones(3)}, "step": 5}, tmp_path)
