@@ -6,6 +6,7 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
     async_save                 the same while training goes on
     open_checkpoint            what is in a directory, without torch
     explore                    the same in a notebook, with a live reshard-and-load
+    diagnose                   why a checkpoint does not load into a target, and what mends it
     compare                    two checkpoints, key by key, element by element
     Mesh, Layout, Shard, Replicate
                                where every element of every tensor lives
@@ -14,8 +15,9 @@ Shards live on ranks, chunks live in files, and a plan carries boxes from one to
 
 The rooms, each importing only those before it: `errors`, `events`; `layout` (geometry);
 `metadata` (what a checkpoint says of itself); `plan` (who moves which box); `storage` (bytes,
-files, formats); `engine` (torch tensors and ranks); `explorer` (scenes, as data); `live` (real
-ranks); `widgets` (how it looks); `dcp`; `lessons` (the notebooks' puzzles); `cli`.
+files, formats); `engine` (torch tensors and ranks); `explorer` (scenes, as data); `doctor` (both
+sides of a load, compared); `live` (real ranks); `widgets` (how it looks); `dcp`; `lessons` (the
+notebooks' puzzles); `cli`.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ckptlab.doctor import diagnose
     from ckptlab.engine import async_save, load, save
     from ckptlab.errors import CheckpointError
     from ckptlab.explorer.compare import compare
@@ -39,6 +42,7 @@ __all__ = [
     "Shard",
     "async_save",
     "compare",
+    "diagnose",
     "explore",
     "load",
     "open_checkpoint",
@@ -49,6 +53,7 @@ _HOMES = {
     "CheckpointError": "ckptlab.errors",
     "async_save": "ckptlab.engine",
     "compare": "ckptlab.explorer.compare",
+    "diagnose": "ckptlab.doctor",
     "explore": "ckptlab.widgets.explore",
     "load": "ckptlab.engine",
     "open_checkpoint": "ckptlab.storage",

@@ -15,6 +15,7 @@ ROOMS = [
     ("storage",),
     ("engine",),
     ("explorer",),
+    ("doctor",),
     ("live",),
     ("widgets",),
     ("dcp",),

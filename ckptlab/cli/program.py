@@ -15,6 +15,7 @@ import typer
 from ckptlab.cli.audit import audit
 from ckptlab.cli.convert import convert
 from ckptlab.cli.diff import diff
+from ckptlab.cli.doctor import doctor
 from ckptlab.cli.lab import lab
 from ckptlab.cli.passport import passport
 from ckptlab.cli.prune import prune
@@ -32,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(show)
+app.command()(doctor)
 app.command()(diff)
 app.command()(verify)
 app.command()(audit)
