@@ -88,8 +88,8 @@ def expand(state: Mapping[str, Any]) -> dict[str, Any]:
 
     They are asked in the order of their keys, the same on every rank, as many of them call collectives.
     """
-    told = {key: state[key].state_dict() for key in sorted(state, key=str) if _stateful(state[key])}
-    return {key: told.get(key, value) for key, value in state.items()}
+    asked = sorted((key for key, value in state.items() if _stateful(value)), key=str)
+    return {**state, **{key: state[key].state_dict() for key in asked}}
 
 
 def _stateful(value: object) -> TypeGuard[Stateful]:

@@ -159,10 +159,9 @@ class Source:
             if whole:
                 at = template(payload.dtype, payload.shape).crc_at
                 stored = np.array(self._at.rows_of(file, starts + at, 4)).view("<u4").ravel()
-                for chunk, found, expected in zip(
-                    chunks[ones].tolist(), crcs(data).tolist(), stored.tolist(), strict=True
-                ):
-                    self._at.compare(chunk, found, expected)
+                found = crcs(data)
+                for i in np.flatnonzero(found != stored).tolist():
+                    self._at.compare(int(chunks[ones[i]]), int(found[i]), int(stored[i]))
                 counts.checked += len(ones)
             targets = [into[n] for n in ones.tolist()]
             # To a GPU they go together, but for those that must be converted first.
