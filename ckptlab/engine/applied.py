@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 
 from ckptlab.metadata import Tensor
-from ckptlab.plan.transform import Part, Ranges
+from ckptlab.plan.part import Part, Ranges
 
 
 def applied(parts: Iterable[tuple[Part, torch.Tensor]], wanted: Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,8 +16,9 @@ from ckptlab.layout import Box, Shards
 from ckptlab.metadata import Tensor, near
 from ckptlab.plan.check import Mismatch, fit, say
 from ckptlab.plan.holding import Holding
+from ckptlab.plan.part import Part
 from ckptlab.plan.regrid import without
-from ckptlab.plan.transform import Part, Transform
+from ckptlab.plan.transform import Transform
 from ckptlab.plan.way import Way, carried, row_major_strides, way
 
 Told = Mapping[str, Tensor | None]

@@ -15,8 +15,8 @@ from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Shards
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import human_shape
+from ckptlab.plan.part import Part, Ranges, human_ranges
 from ckptlab.plan.regrid import MOST, Piece, Shape, refines
-from ckptlab.plan.transform import Part, Ranges, human_ranges
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_any_transform_of_any_tensor_under_any_layout(ranks4, tmp_path):
 
 
 def test_all_that_people_need_under_any_layout(ranks4, tmp_path):
-    layouts = ["rows", "columns", "fsdp_tp", "copies"]
+    layouts = ["columns", "fsdp_tp", "stripes", "copies"]
     out = ranks4.run(ops.all_that_people_need, str(tmp_path), LOADERS, layouts)
     for found in out:
         assert len(found) == len(LOADERS) * len(layouts)
@@ -41,8 +41,8 @@ def test_all_that_people_need_under_any_layout(ranks4, tmp_path):
                 assert set(report.loaded) == {*ops.needed()[0], "optim.lr.qkv", "step"} - {"new"}
                 padding = (Box((11, 0), (5, 4)),)
                 assert report.kept == {"emb": padding, "head": padding, "new": (Box((0, 0), (3, 3)),)}
-    foretold = forecast_of(tmp_path, Layout.parse("4", "Shard(0)"))
-    counted = [found["load", "rows"][-1] for found in out]
+    foretold = forecast_of(tmp_path, Layout.parse("4", "Shard(1)"))
+    counted = [found["load", "columns"][-1] for found in out]
     assert foretold.bytes_by_rank.tolist() == [report.nbytes for report in counted]
     assert foretold.reads.tolist() == [report.reads for report in counted]
 
