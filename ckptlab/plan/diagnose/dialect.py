@@ -93,10 +93,10 @@ def _rotated(stored: Words, wanted: Words) -> bool:
 
 
 def _rule(theirs: Words, ours: Words) -> Rule:
-    """A pattern for a name with any numbers, and the other name with the same.
+    r"""A pattern for a name with any numbers, and the other name with the same.
 
-    >>> _rule(("layers", "#", "wq"), ("h", "#", "q"))
-    ('^layers\\.(\\d+)\\.wq$', 'h.\\1.q')
+    >>> print(*_rule(("layers", "#", "wq"), ("h", "#", "q")))
+    ^layers\.(\d+)\.wq$ h.\1.q
     """
     pattern = r"\.".join(r"(\d+)" if part == "#" else re.escape(part) for part in theirs)
     group, new = 0, []

@@ -20,7 +20,7 @@ def leaving(side: Side, keys: Iterable[str]) -> tuple[str, ...]:
     """Patterns that mean these keys of a side, and no other of it.
 
     >>> from ckptlab.metadata import Tensor
-    >>> side = Side({name: Tensor(name, "float32", ()) for name in ("a.0.w", "a.1.w", "b.0.w")})
+    >>> side = Side({name: Tensor(name, "float32", ()) for name in ("a.0.w", "a.1.w", "a.1.b")})
     >>> leaving(side, ["a.0.w", "a.1.w"])
     ('a.*.w',)
     >>> leaving(side, ["a.0.w"])
