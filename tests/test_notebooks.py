@@ -10,9 +10,19 @@ BOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 # What cells say that the words around them build upon, by notebook and cell.
 SAYS = {
+    "06-when-a-load-does-not-fit": {
+        "a": "stock DCP: Missing key in checkpoint state_dict: attn.k.weight.",
+        "a-doctor": "Right: it loads, and all 6 tensors hold what they should.",
+        "b-doctor": "Right: it loads, and all 6 tensors hold what they should.",
+        "c-doctor": "Right: it loads, and all 6 tensors hold what they should.",
+        "d": "stock DCP: loaded, and said nothing",
+        "d-doctor": "Right: it loads, and all 6 tensors hold what they should. It warned:",
+        "e-doctor": "Right: it loads, and all 18 tensors hold what they should.",
+        "puzzle-look": "No: it loads without an error, but mlp.up.weight is wrong",
+    },
     "07-the-strided-shard": {
         "answer": "Rank 1 holds rows 4 and 5",
-        "uneven": "all 4 ranks hold the rows that",
+        "uneven": "all 4 ranks hold the very rows of the 9",
         "save": "refused: Failed to validate global plan: key:weight has overlapping chunks",
     },
     "08-torn-and-hostile": {

@@ -109,8 +109,8 @@ class Sent:
 
     def __repr__(self) -> str:
         lines = [
-            f"{name}: {each:,} bytes a rank, {human_bytes(each * self.ranks)} from {self.ranks:,} ranks"
-            for name, each in (("stock DCP", self.stock), ("ckptlab  ", self.ckptlab))
+            f"{name:10} {each:>9,} bytes a rank, {human_bytes(each * self.ranks)} from {self.ranks:,} ranks"
+            for name, each in (("stock DCP:", self.stock), ("ckptlab:", self.ckptlab))
         ]
         return "\n".join(lines)
 

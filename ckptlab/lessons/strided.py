@@ -131,7 +131,7 @@ def agree(layout: Layout, rows: int, found: Sequence[Rows]) -> Verdict:
     told = rows_of(layout, rows)
     apart = [mine for mine in found if mine.rows != told[mine.rank]]
     if not apart:
-        return right(f"all {len(found)} ranks hold the rows that {layout} tells, of {rows} rows.")
+        return right(f"all {len(found)} ranks hold the very rows of the {rows} that {layout} tells.")
     mine = apart[0]
     return wrong(f"rank {mine.rank} holds {said(mine.rows)}, and {layout} tells {said(told[mine.rank])}.")
 
