@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
 
 from ckptlab.cli.terminal import PathArgument
+from ckptlab.errors import CheckpointError
 from ckptlab.metadata import human_bytes
-from ckptlab.widgets.passport import write_passport
+from ckptlab.storage import open_checkpoint
+from ckptlab.storage.listing import listing
+from ckptlab.widgets.passport import write_passport, write_unreadable
 
 
 def passport(
@@ -22,9 +26,20 @@ def passport(
 
     Keys, shapes, dtypes, mesh, files and a picture; it opens in any browser, without a network. No weights
     are in it, and of other objects only types, sizes and plain numbers. Names of keys and files are; of
-    the path only the checkpoint's own name is, not the directories above it.
+    the path only the checkpoint's own name is, not the directories above it. Of one that cannot be opened
+    it says what is wrong and lists the files; the exit status is then 1.
 
     Example: ckptlab passport runs/step-1000 -o step-1000.html
     """
-    out = write_passport(path, output or None)
+    try:
+        opened = open_checkpoint(path)
+    except CheckpointError as error:
+        if not listing(path):
+            raise
+        # What cannot be opened has need of a bug report more than any other.
+        out = write_unreadable(error, path, output or None)
+        print(f"ckptlab: {error}", file=sys.stderr)
+        print(f"{out}: what is wrong, and the files that are there")
+        raise typer.Exit(1) from None
+    out = write_passport(opened, output or None)
     print(f"{out}: {human_bytes(out.stat().st_size)}, no weights in it")

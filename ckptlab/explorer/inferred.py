@@ -5,6 +5,7 @@ Plain data: no torch and no drawing. What is inferred from what is decided in `l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
@@ -21,6 +22,9 @@ from ckptlab.metadata import Metadata
 _PANELS = 3
 """So many meshes are drawn; all are told in words."""
 
+_DRAWN = 16_384
+"""Ranks up to which a mesh is drawn."""
+
 _known: WeakKeyDictionary[Metadata, Inference] = WeakKeyDictionary()
 
 _LEGEND = (
@@ -30,13 +34,14 @@ _LEGEND = (
 )
 
 
-def inferred(metadata: Metadata) -> Inference:
+def inferred(metadata: Metadata, heard: Callable[[int, int], object] | None = None) -> Inference:
     """The meshes that may have saved a checkpoint, best first; worked out once for each `Metadata`.
 
-    What the writer recorded in `layouts` is not looked at.
+    What the writer recorded in `layouts` is not looked at. `heard(tried, of)` is called meanwhile, again
+    from 0 for each part of the search; what it raises ends it.
     """
     if metadata not in _known:
-        _known[metadata] = infer(_pieces(metadata), _ranks(metadata), len(metadata.objects))
+        _known[metadata] = infer(_pieces(metadata), _ranks(metadata), len(metadata.objects), heard=heard)
     return _known[metadata]
 
 
@@ -55,9 +60,8 @@ def inferred_scene(metadata: Metadata, fqn: str = "") -> Scene:
         fqn = metadata.tensor(fqn).fqn
     elif metadata.tensors:
         fqn = metadata.tensors[int(np.diff(metadata.chunks.first).argmax())].fqn
-    panels = tuple(
-        _panel(metadata, fqn, candidate, f"mesh{i}") for i, candidate in enumerate(found.candidates[:_PANELS])
-    )
+    drawn = [one for one in found.candidates[:_PANELS] if one.mesh.size <= _DRAWN]
+    panels = tuple(_panel(metadata, fqn, one, f"mesh{i}") for i, one in enumerate(drawn))
     about = "The mesh, inferred" + (f", and {fqn} on it" if fqn else "")
     styles = {int(style) for panel in panels for style in np.unique(panel.marks.style)}
     text = "\n".join([about, *(f"  {line}" for line in str(found).splitlines())])

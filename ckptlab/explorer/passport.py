@@ -26,9 +26,6 @@ MOST = 64 << 10
 """Bytes of an object that is read to tell its type."""
 
 _SHAPES, _LAYOUTS, _LONG = 24, 12, 300
-_PIECES = 20_000
-"""Chunks of one tensor beyond which no mesh is looked for: the search tries every way to share them out."""
-
 _LIBRARIES = ("ckptlab", "torch", "numpy")
 
 
@@ -102,8 +99,6 @@ def mesh(metadata: Metadata) -> tuple[str, list[str]]:
         return "recorded by the writer", lines + more
     if not len(metadata.chunks):
         return "none: nothing is stored in chunks", []
-    if (most := int(np.diff(metadata.chunks.first).max())) > _PIECES:
-        return f"not recorded; not inferred, as one tensor is in {most:,} chunks", []
     lines = str(inferred(metadata)).splitlines()
     return "not recorded; inferred from the chunks and who wrote them", [clip(line) for line in lines[:40]]
 

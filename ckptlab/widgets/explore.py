@@ -17,11 +17,13 @@ import numpy as np
 from ckptlab.explorer.far import far_of
 from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import Session
+from ckptlab.live import Ranks
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.widgets.files import FilesPanel
 from ckptlab.widgets.inferred import InferredPanel
 from ckptlab.widgets.keys import KeysPanel
+from ckptlab.widgets.opening import opening
 from ckptlab.widgets.panels import MUTED, PLAIN
 from ckptlab.widgets.run import RunPanel, path_of
 from ckptlab.widgets.sheets import Sheets
@@ -40,9 +42,11 @@ class Explorer(ui.VBox):
     `close()` ends its ranks.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, ranks: Ranks | None = None) -> None:
+        self.checkpoint, self._ranks = checkpoint, ranks
         self.session = Session(checkpoint.metadata, far=far_of(checkpoint))
+        if ranks is not None:
+            self.session.mesh = f"shard={ranks.world}"
         self.link = f"explorer-{id(self):x}"
         self.keys_panel = KeysPanel(self.session, checkpoint)
         self.tensor_panel = TensorPanel(self.session, self.link)
@@ -74,7 +78,7 @@ class Explorer(ui.VBox):
         return tensors if session.fqn else {"Files": tensors["Files"]}
 
     def _run(self) -> RunPanel:
-        panel = RunPanel(self.session, path_of(self.checkpoint), link=self.link)
+        panel = RunPanel(self.session, path_of(self.checkpoint), link=self.link, ranks=self._ranks)
         # Ranks take seconds to start; whoever comes here is likely to want them.
         panel.warm()
         return panel
@@ -97,13 +101,17 @@ class Explorer(ui.VBox):
         return {**bundle, "text/plain": repr(self)}
 
 
-def explore(checkpoint: str | os.PathLike[str] | Checkpoint) -> Explorer:
+def explore(checkpoint: str | os.PathLike[str] | Checkpoint, ranks: Ranks | None = None) -> Explorer:
     """Look at a checkpoint, given by path or open, in a notebook; plan a load, and run it on real ranks.
 
-    Raises `PathError` if there is none at the path.
+    `ranks` makes the ranks of the sheet Run elsewhere than on this machine: `ClusterRanks` of an ipyparallel
+    client. Raises `PathError` if there is none at the path, `CheckpointError` for one that cannot be read;
+    in a notebook a card says so, and which files are there.
     """
-    opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    return Explorer(opened)
+    if isinstance(checkpoint, Checkpoint):
+        return Explorer(checkpoint, ranks)
+    with opening(os.fspath(checkpoint)):
+        return Explorer(open_checkpoint(checkpoint), ranks)
 
 
 def _headline(checkpoint: Checkpoint) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ckptlab.errors import PathError
+from ckptlab.errors import CheckpointError, PathError
 from ckptlab.explorer.files import Files
 from ckptlab.explorer.inventory import Inventory, Node, Sums, inventory
 from ckptlab.explorer.passport import (
@@ -33,13 +33,14 @@ from ckptlab.explorer.scenes import stored_scene
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata, human_bytes, human_shape
 from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.storage.listing import listing
 from ckptlab.widgets.view import STYLE, drawing
 
 LIMIT = 1_000_000
 """Bytes that no passport has more of."""
 
 _DRAWN = 400_000
-_FILES, _NOTES = 100, 12
+_FILES, _NOTES, _LISTED = 100, 12, 1000
 _FEWER = (np.iinfo(np.int64).max, 2048, 128)
 """Chunks of the tensors of which the largest is drawn, if all are too much for the page."""
 
@@ -71,13 +72,42 @@ def write_passport(
     directory by its name alone. Raises `PathError` where there is no checkpoint, or nothing can be written.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
-    out = Path(path if path is not None else f"{directory_name(opened.path)}-passport.html")
-    page = passport(opened)
+    return _written(passport(opened), opened.path, path)
+
+
+def write_unreadable(
+    error: CheckpointError, checkpoint: str | os.PathLike[str], path: str | os.PathLike[str] | None = None
+) -> Path:
+    """The same for what cannot be opened, as `error` says: what is wrong, and which files are there."""
+    where = os.fspath(checkpoint)
+    return _written(unreadable(error, where), where, path)
+
+
+def _written(page: bytes, name: str, path: str | os.PathLike[str] | None) -> Path:
+    out = Path(path if path is not None else f"{directory_name(name)}-passport.html")
     try:
         out.write_bytes(page)
     except OSError as error:
         raise PathError(f"cannot write {out}: {error.strerror}", [os.fspath(out)]) from error
     return out
+
+
+def unreadable(error: CheckpointError, path: str) -> bytes:
+    """The page of what cannot be opened; the directories above it are not on it."""
+    name = directory_name(path)
+    said = str(error)
+    for above in sorted({path, os.path.realpath(path), str(Path(path).absolute())}, key=len, reverse=True):
+        said = said.replace(above.rstrip("/"), name)
+    found = listing(path)
+    more = f"<p class='quiet'>and {len(found) - _LISTED:,} more</p>" if len(found) > _LISTED else ""
+    rows = [(clip(file, 120), size) for file, size in found[:_LISTED]]
+    body = [
+        f"<div class='bad' role='note'><b>It cannot be opened: {escape(type(error).__name__)}</b>"
+        f"<p>{escape(clip(said, 4000))}</p></div>",
+        _section("Files", (_table(("name", ">size"), rows) if rows else "<p>None.</p>") + more),
+        _section("Environment", _table(("", ""), environment(), "facts")),
+    ]
+    return _page(escape(clip(name, 120)), "\n".join(body))
 
 
 def passport(checkpoint: Checkpoint) -> bytes:

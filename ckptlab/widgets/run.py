@@ -25,7 +25,7 @@ from ckptlab.explorer.session import Session
 from ckptlab.explorer.timeline import KEYS, Lane, Timeline, timeline_panel
 from ckptlab.explorer.traffic import Ran
 from ckptlab.explorer.whatif import mesh_of, resized
-from ckptlab.live import LocalRanks, places
+from ckptlab.live import LocalRanks, Place, Ranks, places
 from ckptlab.plan.forecast import Forecast
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import is_url
@@ -48,13 +48,17 @@ class RunPanel(ui.VBox):
     """Run, Cancel, and a button that kills a rank; bars, timeline and verdict below, and the runs so far.
 
     It loads the target of `session` from `path`, and follows the session. `deadline` (seconds) is when
-    hung ranks are ended. Its views light up together with those of the same `link`.
+    hung ranks are ended. Its views light up together with those of the same `link`. `ranks` of the user's
+    own, such as `ClusterRanks`, stand among the devices where the target has as many; they are left warm.
     """
 
-    def __init__(self, session: Session, path: str, deadline: float = 600.0, link: str = "") -> None:
-        self._session, self._path = session, path
+    def __init__(
+        self, session: Session, path: str, deadline: float = 600.0, link: str = "", ranks: Ranks | None = None
+    ) -> None:
+        self._session, self._path, self._given = session, path, ranks
         self._deaf = session.listen(self._heard)
         self._ranks: LocalRanks | None = None
+        self._running: Ranks | None = None
         self._thread: threading.Thread | None = None
         self._following = False
         self.runs: list[Run] = []
@@ -115,7 +119,7 @@ class RunPanel(ui.VBox):
 
     def _wire(self) -> None:
         self.run.on_click(lambda _: self._begin())
-        self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
+        self.stop.on_click(lambda _: self._running.cancel() if self._running else None)
         self.kill.on_click(lambda _: self._kill())
         self.world.observe(lambda change: self._resize(change.new), "value")
 
@@ -127,7 +131,7 @@ class RunPanel(ui.VBox):
         """Show the session's target; one that makes no sense cannot be run."""
         try:
             self.foretell()
-            self.allow(self._world <= _MOST)
+            self.allow(self._world <= _MOST or self._own)
         except CheckpointError as error:
             self.status.value = card(error)
             self.allow(False)
@@ -140,13 +144,19 @@ class RunPanel(ui.VBox):
         self.world.value = world
         self._following = False
         before = self.device.value
-        offered = {str(place): place for place in places(world)}
+        offered: dict[str, Place | Ranks] = {str(place): place for place in places(world)}
+        given = self._given
+        if given is not None and given.world == world:
+            # Whoever gives ranks means them to be used.
+            offered = {f"the given ranks ({given.world} on {given.device})": given, **offered}
         self.device.options = list(offered.items())
-        same = [p for p in offered.values() if before and p.device == before.device]
-        self.device.value = same[0] if same else next(iter(offered.values()))
-        shared = next((p for p in offered.values() if p.shared), None)
+        same = [p for p in offered.values() if before and (p is before or p.device == before.device)]
+        self.device.value = same[0] if same and given is None else next(iter(offered.values()))
+        shared = next((p for p in offered.values() if isinstance(p, Place) and p.shared), None)
         self.note.value = ""
-        if world > _MOST:
+        if given is not None and given.world != world:
+            self.note.value = said(f"The given ranks are {given.world:,}: they run a target of as many.")
+        elif world > _MOST and not self._own:
             self.note.value = said(f"{world:,} ranks are foretold; this machine runs {_MOST} at most.")
         elif shared:
             gpus = count(shared.gpus, "GPU")
@@ -210,6 +220,11 @@ class RunPanel(ui.VBox):
         super().close()
 
     @property
+    def _own(self) -> bool:
+        """Whether the user's own ranks are chosen."""
+        return self._given is not None and self.device.value is self._given
+
+    @property
     def _world(self) -> int:
         return mesh_of(self._session.target).size
 
@@ -217,10 +232,16 @@ class RunPanel(ui.VBox):
         """Begin to start the ranks that the target needs, so that Run finds them up."""
         # What is wrong with the target is said when Run is pressed.
         with suppress(CheckpointError):
-            if self._world <= _MOST:
-                self._fitting_ranks().start()
+            if self._world <= _MOST and not self._own:
+                self._local_ranks().start()
 
-    def _fitting_ranks(self) -> LocalRanks:
+    def _fitting_ranks(self) -> Ranks:
+        if self._own:
+            assert self._given is not None
+            return self._given
+        return self._local_ranks()
+
+    def _local_ranks(self) -> LocalRanks:
         world, place = self._world, self.device.value
         now = self._ranks
         if now is None or (now.world, now.device, now.backend) != (world, place.device, place.backend):
@@ -276,7 +297,7 @@ class RunPanel(ui.VBox):
         asked = Asked(number, target, str(self.device.value), session.foretold)
         timeline = Timeline(self._world)
         self.status.value = said(f"Starting {count(self._world, 'rank')} ...")
-        ranks = self._fitting_ranks()
+        ranks = self._running = self._fitting_ranks()
 
         def heard(rank: int, what: object) -> None:
             if isinstance(what, Event):
@@ -307,7 +328,8 @@ class RunPanel(ui.VBox):
                     seen = timeline.lanes
                     self._draw(foretold, timeline.ran, seen)
                     self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
-                    self.kill.disabled = False
+                    # Ranks elsewhere are not ours to kill.
+                    self.kill.disabled = self._own
 
         painter = threading.Thread(target=draw, daemon=True)
         painter.start()
@@ -323,16 +345,23 @@ class RunPanel(ui.VBox):
 
 
 def run_view(
-    checkpoint: str | os.PathLike[str] | Checkpoint, mesh: str = "", placements: str = ""
+    checkpoint: str | os.PathLike[str] | Checkpoint,
+    mesh: str = "",
+    placements: str = "",
+    ranks: Ranks | None = None,
 ) -> RunPanel:
     """The load of a checkpoint by itself: on this target, or one that is chosen in the panel.
+
+    `ranks` are ranks of your own, such as `ClusterRanks` of an ipyparallel client.
 
     Raises `PathError` if there is no checkpoint, `LayoutError` for a target that makes no sense.
     """
     opened = checkpoint if isinstance(checkpoint, Checkpoint) else open_checkpoint(checkpoint)
     session = Session(opened.metadata)
     session.mesh, session.placements = mesh or session.mesh, placements or session.placements
-    panel = RunPanel(session, path_of(opened))
+    if ranks is not None and not mesh:
+        session.mesh = f"shard={ranks.world}"
+    panel = RunPanel(session, path_of(opened), ranks=ranks)
     panel.warm()
     return panel
 

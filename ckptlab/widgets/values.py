@@ -1,19 +1,17 @@
 """The panel of values: numbers and a histogram of a tensor or a part of it; a scan for NaN and Inf.
 
-It owns buttons, bars of progress and a thread. What is told, `explorer` works out.
+It owns fields and buttons. What is told, `explorer` works out.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from html import escape
 from typing import Any
 
 import ipywidgets as ui
 
-from ckptlab.errors import CancelledError, CheckpointError
 from ckptlab.events import Event
 from ckptlab.explorer.histogram import values_scene
 from ckptlab.explorer.scan import Found, Odd, scan
@@ -22,71 +20,13 @@ from ckptlab.explorer.session import Session
 from ckptlab.explorer.values import Values, values_of
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
-from ckptlab.widgets.panels import MUTED, PLAIN, card, heading, said
+from ckptlab.widgets.panels import MUTED, PLAIN, heading, said
 from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
+from ckptlab.widgets.work import Work
 
 AT_ONCE = 8 << 20
 """A chosen tensor of so many bytes or less is looked at unasked, where files are local."""
-
-
-class Work:
-    """Something that reads for a while on a thread: a button, Cancel, a bar and a line of status."""
-
-    def __init__(self, button: str, icon: str, tooltip: str) -> None:
-        self.button = ui.Button(description=button, icon=icon, tooltip=tooltip, button_style="primary")
-        self.stop = ui.Button(description="Cancel", icon="stop", disabled=True)
-        self.bar = ui.FloatProgress(
-            max=1.0, layout=ui.Layout(flex="1 1 120px", width="auto", max_width="420px")
-        )
-        self.status = ui.HTML()
-        self._cancelled = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.stop.on_click(lambda _: self._cancelled.set())
-
-    @property
-    def row(self) -> ui.Widget:
-        """The button, Cancel and the bar."""
-        wrap = ui.Layout(flex_flow="row wrap", align_items="center")
-        return ui.HBox([ui.HBox([self.button, self.stop]), self.bar], layout=wrap)
-
-    @property
-    def busy(self) -> bool:
-        """Whether it is at work."""
-        return self._thread is not None and self._thread.is_alive()
-
-    def cancel(self) -> None:
-        """End it, and wait until it has ended."""
-        self._cancelled.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def begin(self, work: Callable[[Callable[[Event], None]], str]) -> None:
-        """Call `work(progress)` on a thread; what it returns is said, what it raises is a card."""
-        if self.busy:
-            return
-        self._cancelled.clear()
-        self.button.disabled, self.stop.disabled, self.bar.value = True, False, 0.0
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
-
-    def _run(self, work: Callable[[Callable[[Event], None]], str]) -> None:
-        try:
-            self.status.value = work(self._heard)
-        except CancelledError:
-            self.status.value = said("Cancelled.", good=False)
-        except CheckpointError as error:
-            self.status.value = card(error)
-        except Exception as error:  # a thread's traceback would be seen by nobody
-            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
-        finally:
-            self.button.disabled, self.stop.disabled = False, True
-
-    def _heard(self, event: Event) -> None:
-        if self._cancelled.is_set():
-            raise CancelledError("cancelled")
-        self.bar.value = event.done / max(1, event.total)
-        self.bar.description = f"{human_bytes(event.done)}"
 
 
 class ValuesPanel(ui.VBox):

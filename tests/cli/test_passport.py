@@ -23,3 +23,12 @@ def test_a_place_that_cannot_be_written_is_one_line(saved, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "cannot write" in done.stderr
     assert run("passport", tmp_path / "nothing").returncode == 2
+
+
+def test_what_cannot_be_opened_has_a_page_too_and_status_1(tmp_path):
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / ".metadata").write_bytes(b"garbage")
+    done = run("passport", tmp_path / "c", "-o", tmp_path / "page.html")
+    assert done.returncode == 1
+    assert "damaged or cut short" in done.stderr
+    assert "damaged or cut short" in (tmp_path / "page.html").read_text()

@@ -362,11 +362,11 @@ def test_whoever_listens_can_end_a_search(monkeypatch):
         infer(shuffled(64), heard=enough)
 
 
-@pytest.mark.parametrize("ranks", [64, 20_000], ids=["in turn", "each its own"])
-def test_tens_of_thousands_of_pieces_of_one_tensor(ranks):
-    """Written in turn by 64 ranks each of which holds many: no mesh says that, and none is sought for long."""
-    rows = np.arange(20_000)
-    boxes = Boxes(np.stack([rows, 0 * rows], 1), np.tile([1, 8], (20_000, 1)))
-    found = infer([Pieces(name, (20_000, 8), boxes, rows % ranks, 640_000) for name in "ab"])
-    assert found.best.mesh == Mesh((20_000,), ("fsdp",))
+@pytest.mark.parametrize("ranks", [64, 9000], ids=["in turn", "each its own"])
+def test_thousands_of_pieces_of_one_tensor(ranks):
+    """Written in turn by 64 ranks of many pieces each: no mesh says that, and none is sought for long."""
+    rows = np.arange(9000)
+    boxes = Boxes(np.stack([rows, 0 * rows], 1), np.tile([1, 8], (9000, 1)))
+    found = infer([Pieces(name, (9000, 8), boxes, rows % ranks, 288_000) for name in "ab"])
+    assert found.best.mesh == Mesh((9000,), ("fsdp",))
     assert (found.best.certainty > 0.9) == (ranks > 64)

@@ -9,11 +9,12 @@ import torch
 from browser import SETTLED, comes, spot
 
 import ckptlab
+from ckptlab.errors import CorruptError
 from ckptlab.layout import Boxes
 from ckptlab.metadata import BoxColumns, Chunks, Extent, Metadata, Tensor
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import files_at
-from ckptlab.widgets.passport import LIMIT, passport, write_passport
+from ckptlab.widgets.passport import LIMIT, passport, write_passport, write_unreadable
 
 SECRET = 123456.789
 HOSTILE = "</script><script>document.title='owned'</script>"
@@ -97,7 +98,7 @@ def test_long_and_many_names_stay_below_the_limit(tmp_path):
 
 
 def test_a_tensor_in_too_many_chunks_is_not_drawn_but_a_smaller_one_may_be(tmp_path):
-    page = passport(many(tmp_path, 2, 40_000)).decode()
+    page = passport(many(tmp_path, 2, 15_000)).decode()
     assert "Its tensors are in too many chunks to draw one here." in page
     assert len(page.encode()) < 100_000
     assert "64 missing" in page
@@ -108,6 +109,20 @@ def test_an_empty_checkpoint_has_one_too(tmp_path):
     page = passport(open_checkpoint(tmp_path / "c")).decode()
     assert "<p>No tensor.</p>" in page
     assert "<p>None.</p>" in page
+
+
+def test_what_cannot_be_opened_has_one_that_says_why_and_lists_the_files(tmp_path):
+    path = tmp_path / "home-of-ada" / "step-9"
+    path.mkdir(parents=True)
+    (path / ".metadata").write_bytes(b"garbage")
+    (path / HOSTILE.replace("/", "")).write_bytes(bytes(3000))
+    with pytest.raises(CorruptError) as caught:
+        open_checkpoint(path)
+    page = write_unreadable(caught.value, path, tmp_path / "page.html").read_text()
+    for told in ("It cannot be opened: CorruptError", "step-9/.metadata: damaged or cut short", "2.93 KiB"):
+        assert told in page
+    assert "home-of-ada" not in page
+    assert "<script>document" not in page
 
 
 @pytest.mark.browser

@@ -320,6 +320,42 @@ def test_places_are_those_that_there_are(panel, monkeypatch):
     assert "nccl takes one GPU a rank: 4 ranks on 1 GPU share by gloo" in panel.note.value
 
 
+class Given:
+    """Ranks of the user's own, as a cluster's are: warm already, and neither killed nor ended here."""
+
+    def __init__(self, world):
+        self.world, self.device, self.ran, self.closed = world, "cpu", 0, False
+
+    def run(self, *call, **how):
+        self.ran += 1
+        return pool(self.world).run(*call, **how)
+
+    def cancel(self):
+        pool(self.world).cancel()
+
+    def close(self):
+        self.closed = True
+
+
+def test_given_ranks_stand_among_the_devices_and_run_what_fits_them(checkpoint):
+    given = Given(4)
+    panel = run_view(checkpoint, ranks=given)
+    assert panel._session.mesh == "shard=4"
+    labels = [label for label, _ in panel.device.options]
+    assert labels == ["the given ranks (4 on cpu)", "CPU (gloo)"]
+    panel.run.click()
+    ended(panel)
+    assert "foretold = read" in panel.status.value
+    assert (given.ran, panel._ranks) == (1, None)
+    panel._session.change(mesh="shard=2")
+    assert [label for label, _ in panel.device.options] == ["CPU (gloo)"]
+    assert "The given ranks are 4" in panel.note.value
+    panel._session.change(mesh="shard=4")
+    assert panel.device.value is given
+    panel.close()
+    assert not given.closed
+
+
 def test_the_panel_leaves_a_picture(panel):
     assert panel._repr_mimebundle_()["image/png"]
 
