@@ -56,7 +56,9 @@ class Guess:
         field = {"layout": ui.Layout(width="min(320px, 100%)" if not choices else "auto", margin="0")}
         self._drawn = _cards({name: scene for name, scene in (choices or {}).items() if scene is not None})
         if choices:
-            self.field = ui.ToggleButtons(options=list(choices), value=None, **field)
+            self.field = ui.ToggleButtons(
+                options=list(choices), value=None, style={"button_width": "auto"}, **field
+            )
         else:
             self.field = ui.Text(placeholder=f"your guess{unit and ', in '}{unit}", **field)
         self._note = ui.HTML()

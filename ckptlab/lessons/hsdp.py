@@ -104,49 +104,43 @@ def adam_run(ranks: Ranks, path: str, by: By) -> AdamRun:
 
 
 def rows_scene(by: str, rows: Sequence[Sequence[int]]) -> Scene:
-    """Which rows of Adam's tensor each rank should have under `HSDP`, and which it has (-1: none)."""
-    world = len(rows)
+    """Which rows of Adam's tensor each rank should have under `HSDP`, and which it has.
+
+    Of -1 there are zeros, of -2 other numbers.
+    """
     shards = HSDP.shards((8, 5))
-    should = [
-        [i for box in [shards.of(rank).boxes[0]] for i in range(box.offset[0], box.stop[0])]
-        for rank in range(world)
-    ]
+    boxes = [shards.of(rank).boxes[0] for rank in range(len(rows))]
+    should = [list(range(box.offset[0], box.stop[0])) for box in boxes]
     panels = (
         _rows_panel("As it was saved", should, should),
         _rows_panel(f"As {by} loaded it", rows, should),
     )
-    legend = [
+    legend = (
         Key("colour: the first rank that should hold the row", 0, FILLED),
         Key("hatched: a row that should be elsewhere", 0, HATCHED),
-        Key("hollow: zeros", NEUTRAL, OUTLINED),
+        Key("hollow: of no row", NEUTRAL, OUTLINED),
+    )
+    every = sum(map(len, should))
+    good = sum(a == b for pair in zip(rows, should, strict=True) for a, b in zip(*pair, strict=False))
+    title = f"net1.weight's exp_avg: {good} of {every} rows are where they should be"
+    lines = [
+        f"  rank {rank} has rows {list(mine)}, should have {want}"
+        for rank, (mine, want) in enumerate(zip(rows, should, strict=True))
     ]
-    wrong_rows = sum(
-        a != b for mine, theirs in zip(rows, should, strict=True) for a, b in zip(mine, theirs, strict=False)
-    )
-    words = (
-        f"net1.weight's exp_avg, 8 rows: {wrong_rows} of {sum(map(len, should))} rows are not the right ones"
-    )
-    said = "\n".join(
-        f"  rank {r} has rows {list(mine)}, should have {want}"
-        for r, (mine, want) in enumerate(zip(rows, should, strict=True))
-    )
-    return Scene(words, panels, tuple(legend if wrong_rows else legend[:1]), f"{words}\n{said}")
+    return Scene(title, panels, legend[: 3 if good < every else 1], "\n".join([title, *lines]))
 
 
 def _rows_panel(title: str, rows: Sequence[Sequence[int]], should: Sequence[Sequence[int]]) -> Panel:
     marks, notes = [], []
     for rank, (mine, want) in enumerate(zip(rows, should, strict=True)):
-        notes.append(Note(rank * 1.2 + 0.5, -0.1, f"rank {rank}"))
+        x = rank * 1.2
+        notes.append(Note(x + 0.5, -0.1, f"rank {rank}"))
         for i, row in enumerate(mine):
-            style = OUTLINED if row < 0 else FILLED if i < len(want) and want[i] == row else HATCHED
-            facts = {
-                "rank": str(rank),
-                "is": f"row {row}" if row >= 0 else "zeros",
-                "should be": f"row {want[i]}",
-            }
-            colour = NEUTRAL if row < 0 else row // 4
-            label = f"row {row}" if row >= 0 else "zeros"
-            marks.append(Mark((rank * 1.2, i * 0.6, 1, 0.55), (rank,), colour, style, label, facts))
+            label = {-1: "zeros", -2: "other"}.get(row, f"row {row}")
+            style = OUTLINED if row < 0 else FILLED if row == want[i] else HATCHED
+            colour = NEUTRAL if row < 0 else row // len(want)
+            facts = {"rank": f"{rank}", "has": label, "should have": f"row {want[i]}"}
+            marks.append(Mark((x, i * 0.6, 1, 0.55), (rank,), colour, style, label, facts))
     height = max(map(len, rows)) * 0.6
     return Panel(
         title, "devices", title, "", 1.2 * len(rows), height, collect(marks), tuple(notes), rigid=True
@@ -163,7 +157,7 @@ class Refused:
         return f"{type(self.error).__name__}: {self.error}"
 
     def _repr_html_(self) -> str:
-        return card(self.error)
+        return card(self.error).replace("<details>", "<details open>")
 
 
 def diverged(ranks: Ranks, path: str, by: By) -> Verdict | Refused:

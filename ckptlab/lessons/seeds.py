@@ -76,7 +76,8 @@ def model_round_trip(context: Context, path: str, by: By, fsdp: bool) -> dict[st
 def adam_round_trip(context: Context, path: str, by: By) -> tuple[dict[str, Seen], list[int]]:
     """Save a model with its Adam state under HSDP; load both into a second model, as the example does.
 
-    Also tells which row of `MOMENT` each row of it is that this rank has then (-1: of none).
+    Also tells which row of `MOMENT` each row of it is that this rank has then (-1: of
+    none, all zeros; -2: of none).
     """
     dcp, optimizer = _DCP[by]
     with _quiet():
@@ -95,8 +96,7 @@ def adam_round_trip(context: Context, path: str, by: By) -> tuple[dict[str, Seen
         )
         second_adam.load_state_dict(Fsdp.optim_state_dict_to_load(second, second_adam, loaded["optim"]))
         now, whole = _locals(_state(second, second_adam)), _wholes(saved)[MOMENT]
-    rows = [next((i for i, was in enumerate(whole) if torch.equal(row, was)), -1) for row in now[MOMENT]]
-    return _compared(_locals(saved), before, now), rows
+    return _compared(_locals(saved), before, now), [_row_of(row, whole) for row in now[MOMENT]]
 
 
 def save_diverged(context: Context, path: str, by: By, tensor: Tensor, layout: Layout, rank: int) -> None:
@@ -110,6 +110,11 @@ def save_diverged(context: Context, path: str, by: By, tensor: Tensor, layout: L
     dcp, _ = _DCP[by]
     with _quiet():
         dcp.save(state, storage_writer=dcp.FileSystemWriter(path))
+
+
+def _row_of(row: torch.Tensor, whole: torch.Tensor) -> int:
+    unknown = -2 if row.any() else -1
+    return next((i for i, was in enumerate(whole) if torch.equal(row, was)), unknown)
 
 
 def _trained(
