@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from ckptlab.cli.terminal import JsonOption, PathArgument, console, table
+from ckptlab.cli.terminal import JsonOption, PathArgument, put_table, put_verdict, table
 from ckptlab.errors import CheckpointError, LayoutError
 from ckptlab.events import Event
+from ckptlab.explorer.far import far_of
 from ckptlab.explorer.traffic import summary, verdict
 from ckptlab.layout import Layout
 from ckptlab.metadata import human_bytes
@@ -71,7 +72,12 @@ def reshard(
     """
     checkpoint = open_checkpoint(path)
     layout = Layout.parse(mesh, placement)
-    foretold = forecast(checkpoint.metadata, holdings(checkpoint.metadata.tensors, layout), layout.mesh.size)
+    foretold = forecast(
+        checkpoint.metadata,
+        holdings(checkpoint.metadata.tensors, layout),
+        layout.mesh.size,
+        far_of(checkpoint, verify),
+    )
     outcomes: list[Outcome] = []
     if not dry_run:
         ranks = _ranks(layout.mesh.size, device)
@@ -86,8 +92,10 @@ def reshard(
     else:
         if dry_run:
             print(f"{checkpoint.path} on {layout}")
-        console().print(_ranks_table(foretold, outcomes))
+        put_table(_ranks_table(foretold, outcomes))
         print(f"foretold: {summary(foretold)}")
+        for line in _far_lines(foretold, outcomes):
+            print(line)
     if outcomes:
         _end(foretold, outcomes, quiet=as_json)
 
@@ -161,10 +169,22 @@ def _end(foretold: Forecast, outcomes: list[Outcome], quiet: bool) -> None:
     """Say how it came out; status 1 unless all is equal, and as foretold."""
     read = sum(o.nbytes for o in outcomes)
     wrong = sorted({fqn for o in outcomes for fqn in o.different})
+    good = not wrong and read == foretold.total
     if not quiet:
-        print(verdict(foretold, read, sum(o.elements for o in outcomes), wrong))
-    if wrong or read != foretold.total:
+        put_verdict(verdict(foretold, read, sum(o.elements for o in outcomes), wrong), good)
+    if not good:
         raise typer.Exit(1)
+
+
+def _far_lines(foretold: Forecast, outcomes: list[Outcome]) -> Iterator[str]:
+    """What far storage is asked for, foretold and counted; nothing of local files."""
+    if foretold.requests is None or foretold.fetched is None:
+        return
+    words = "of far storage: {} in {:,} requests"
+    yield "foretold " + words.format(human_bytes(int(foretold.fetched.sum())), int(foretold.requests.sum()))
+    if outcomes:
+        fetched, requests = sum(o.fetched for o in outcomes), sum(o.requests for o in outcomes)
+        yield "counted " + words.format(human_bytes(fetched), requests)
 
 
 def _broke_off(foretold: Forecast, error: CheckpointError, as_json: bool) -> NoReturn:
@@ -180,10 +200,16 @@ def _report(foretold: Forecast, outcomes: list[Outcome]) -> dict[str, Any]:
         {"rank": r, "foretold": int(foretold.bytes_by_rank[r]), "stock": int(foretold.stock[r])}
         for r in range(foretold.world)
     ]
+    if foretold.requests is not None and foretold.fetched is not None:
+        asked = zip(foretold.requests.tolist(), foretold.fetched.tolist(), strict=True)
+        for rank, (requests, fetched) in zip(ranks, asked, strict=True):
+            rank |= {"foretold_requests": requests, "foretold_fetched": fetched}
     for o in outcomes:
         ranks[o.rank] |= {
             "read": o.nbytes,
             "reads": o.reads,
+            "requests": o.requests,
+            "fetched": o.fetched,
             "seconds": o.seconds,
             "different": list(o.different),
         }

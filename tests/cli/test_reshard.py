@@ -4,9 +4,14 @@ import json
 import shutil
 
 import pytest
-from cli_run import run
+import torch
+from cli_run import run, run_apart
+from s3server import far, gate, server
 
+import ckptlab
 from ckptlab import open_checkpoint
+
+__all__ = ["far", "gate", "server"]
 
 
 def test_it_foretells_runs_and_compares(saved):
@@ -54,3 +59,19 @@ def test_a_flipped_bit_is_found_in_a_chunk_that_is_read_in_part(damaged):
     assert "its bytes have crc" in done.stderr
     assert "its bytes have crc" in json.loads(done.stdout)["error"]
     assert run("reshard", damaged, *columns, "--no-verify").returncode == 0
+
+
+def test_of_a_far_checkpoint_requests_are_foretold_and_counted(gate, far):
+    wanted = {"w": torch.arange(600_000.0).reshape(600, 1000), "b": torch.ones(8)}
+    ckptlab.save(wanted, far, no_dist=True)
+    columns = ("--mesh", "2", "--placement", "Shard(1)")
+    # In a process of its own: ranks know the environment in which the first of them was started.
+    done = run_apart("reshard", far, *columns, "--json", **gate.environment())
+    assert done.returncode == 0, done.stderr
+    ranks = json.loads(done.stdout)["ranks"]
+    assert [rank["requests"] for rank in ranks] == [rank["foretold_requests"] for rank in ranks]
+    assert [rank["fetched"] for rank in ranks] == [rank["foretold_fetched"] for rank in ranks]
+    # The span of the small tensor; a head, the columns, a crc and all that it is of.
+    assert [rank["requests"] for rank in ranks] == [5, 5]
+    said = run("reshard", far, *columns, "--dry-run", "--no-verify").stdout
+    assert said.endswith(" in 6 requests\n")

@@ -79,7 +79,7 @@ def test_large_files(files):
         assert view == data[100:110]
 
 
-@pytest.mark.parametrize("length", [1, 1 << 20, (2 << 20) + 5])
+@pytest.mark.parametrize("length", [1, 1 << 20, (2 << 20) + 5, PART - 3])
 def test_bytes_come_with_their_crc_and_what_is_behind_them(files, length):
     data = random.Random(length).randbytes(length + 30)
     files.publish("a", data, sync=False)
