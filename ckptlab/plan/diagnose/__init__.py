@@ -51,6 +51,7 @@ def diagnose(stored: Side, wanted: Side, checkpoint: str = "", target: str = "")
         checkpoint or "the checkpoint",
         target or "the target",
         stored,
+        wanted,
         case.pairs,
     )
 

@@ -35,6 +35,7 @@ class Diagnosis:
     checkpoint: str = "the checkpoint"
     target: str = "the target"
     stored: Side = field(default_factory=lambda: Side({}), repr=False)
+    wanted: Side = field(default_factory=lambda: Side({}), repr=False)
     pairs: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __bool__(self) -> bool:
