@@ -100,6 +100,7 @@ def behind(bound: Bound, held: Iterable[Holding]) -> tuple[Holding, ...]:
     """What a load through a transform asks of the stored tensors, so that `plan.forecast` foretells it.
 
     `held` is what ranks hold of the targets; each local tensor is taken to lie in memory in row-major order.
+    What two targets have of one stored tensor is foretold as read twice, and so it is.
 
     >>> from ckptlab.layout import Layout
     >>> from ckptlab.plan.holding import holdings

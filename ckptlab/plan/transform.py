@@ -43,7 +43,8 @@ class Transform:
 
     A target that its parts do not fill is refused, unless a pattern of `leave` means it, too: then the rest
     of it stays as it is. Keys of the checkpoint that a pattern of `drop` means go nowhere by name,
-    and are not told of as unexpected. `dtype` is what the load may convert.
+    and are not told of as unexpected; parts for a key that no rank's target has are. `dtype` is what the
+    load may convert.
 
     Patterns are as file names have them (`head.*`): of the target's keys in `leave`, of the checkpoint's in
     `drop`. Raises `LayoutError` that lists every wrong entry.
