@@ -29,8 +29,8 @@ def verify(
     if as_json:
         print(json.dumps(asdict(found) | {"whole": found.whole}))
     else:
-        verdict, *rest = repr(found).splitlines()
+        verdict, _, rest = repr(found).partition("\n")
         put_verdict(verdict, found.whole)
-        print("\n".join(rest))
+        print(rest, end="\n" if rest else "")
     if not found.whole:
         raise typer.Exit(1)

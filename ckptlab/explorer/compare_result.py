@@ -90,7 +90,7 @@ class Change:
         """Whether its chunks are other boxes in b than in a."""
         if self.a is None or self.b is None or "object" in (self.a.dtype, self.b.dtype):
             return False
-        return not self.kept == self.a.chunks == self.b.chunks
+        return self.state != "shape" and not self.kept == self.a.chunks == self.b.chunks
 
     def __str__(self) -> str:
         return f"{self.state:7} {self.key}: {self.words}"
@@ -191,7 +191,7 @@ class Comparison:
     @property
     def rows(self) -> list[Row]:
         """A flat record for each key, for programs; numbers that are no numbers in JSON are text."""
-        return [_row(change) for change in self.changes]
+        return [row_of(change) for change in self.changes]
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the rows; `PathError` where that cannot be."""
@@ -274,7 +274,8 @@ FIELDS: Sequence[str] = (
 """The names of a row's values."""
 
 
-def _row(change: Change) -> Row:
+def row_of(change: Change) -> Row:
+    """A change as a flat record; its values are those of `FIELDS`."""
     row: Row = dict.fromkeys(FIELDS, "")
     row |= {"key": change.key, "state": change.state, "boxes_kept": change.kept, "why": change.why}
     for side, held in (("a", change.a), ("b", change.b)):

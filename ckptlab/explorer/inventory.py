@@ -328,6 +328,11 @@ def _laid_out(parent: Ints) -> tuple[Ints, Ints, Ints]:
     return depth, at, size
 
 
+def matching(keys: Sequence[str], query: str) -> list[bool]:
+    """Which of some keys a query finds, as `Inventory.found` says."""
+    return _hits(query.strip(), keys, [key.lower() for key in keys])
+
+
 def _hits(query: str, keys: Sequence[str], folded: Sequence[str]) -> list[bool]:
     if len(query) > 1 and query[0] == query[-1] == "/":
         try:
