@@ -63,6 +63,12 @@ def test_into_what_is_no_dtensor(ranks4, tmp_path):
         assert found == dict.fromkeys(LOADERS, ([], True))
 
 
+def test_stock_makes_no_values_up_either(ranks4, tmp_path):
+    for told in ranks4.run(ops.kept_without_values, str(tmp_path)):
+        assert "on the meta device they have no values" in told
+        assert "\n  new: Box[0:2]" in told
+
+
 @pytest.fixture
 def path(tmp_path):
     save({"m": {"w": torch.arange(12.0).reshape(3, 4), "b": torch.ones(3)}, "step": 5}, tmp_path)
