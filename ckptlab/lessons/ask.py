@@ -48,6 +48,11 @@ def wrong(text: str) -> Verdict:
     return Verdict(False, text)
 
 
+# A click into a field makes its cell the current one, and the next Shift-Enter runs that again:
+# the guess that was just made must be in the new field.
+_GUESSED: dict[str, str] = {}
+
+
 class Guess:
     """A field for a number, or a choice of words or pictures, to be filled in before the answer is known."""
 
@@ -63,6 +68,8 @@ class Guess:
             self.field = ui.Text(placeholder=f"your guess{unit and ', in '}{unit}", **field)
         self._note = ui.HTML()
         self.field.observe(self._hear, "value")
+        if (earlier := _GUESSED.get(question)) and (not choices or earlier in choices):
+            self.field.value = earlier
         parts = [heading(question), *self._drawn, self.field, self._note]
         self.box = ui.VBox(parts, layout=ui.Layout(grid_gap="4px"))
 
@@ -75,6 +82,7 @@ class Guess:
         return _number(self.field.value)
 
     def _hear(self, change: Any) -> None:
+        _GUESSED[self._question] = change.new or ""
         if not self._choices and change.new.strip() and self.value is None:
             self._note.value = said(f"{change.new!r} is no whole number.")
         else:
@@ -113,6 +121,7 @@ def guess(
     """Ask for a guess: a whole number (of `unit`), or one of `choices`, by name or by picture.
 
     Show it by naming it on a cell's last line; in a later cell `.beside(answer)` sets it beside the answer.
+    Asked the same again, it knows what was guessed.
     """
     if choices is not None and not isinstance(choices, Mapping):
         choices = dict.fromkeys(choices)

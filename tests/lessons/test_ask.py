@@ -10,7 +10,7 @@ from ckptlab.metadata import Tensor
 
 @pytest.mark.parametrize("written", ["1024", "1,024", " 1_024", "1 024"])
 def test_a_number_is_read_as_people_write_it(written):
-    asked = guess("How many bytes?", unit="bytes")
+    asked = guess(f"How many bytes: {written}?", unit="bytes")
     asked.field.value = written
     assert asked.value == 1024
     assert repr(asked.beside(1024)) == "Right: you guessed 1,024 bytes."
@@ -27,6 +27,16 @@ def test_a_guess_is_set_beside_the_answer_and_holds():
     assert repr(said) == ("You guessed 64 bytes; it is 256 bytes: 4 times as much. Each chunk is read whole.")
     assert not said
     assert asked.field.disabled
+
+
+def test_a_cell_that_is_run_again_keeps_its_guess():
+    guess("And now?").field.value = "12"
+    again = guess("And now?")
+    assert again.value == 12
+    assert "Noted" in again._note.value
+    guess("Which now?", ["A", "B"]).field.value = "B"
+    assert guess("Which now?", ["A", "B"]).value == "B"
+    assert guess("Which now?", ["C", "D"]).value is None
 
 
 def test_without_a_guess_the_answer_is_told_alone():
