@@ -34,7 +34,7 @@ def read_by_stock(context: Context, folder: str) -> str:
         said = "read it without a word"
     except Exception as error:
         said = f"raised {type(error).__name__}"
-    return f"stock DCP {said}; {'its code RAN' if ran.exists() else 'nothing ran'}"
+    return f"Stock DCP {said}; {'its code RAN' if ran.exists() else 'nothing ran'}."
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def one(folder: str) -> str:
     return _written(folder, "hostile", lambda ran: b"cio\nopen\n" + _text(ran) + _text("w") + b"\x86R")
 
 
-def opened(folder: str) -> str:
+def opened(folder: str) -> Verdict:
     """What ckptlab says to it, and whether anything ran."""
     ran = Path(folder, RAN)
     ran.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def opened(folder: str) -> str:
         said = "opened it"
     except CheckpointError as error:
         said = f"refused: {error}".replace(folder, Path(folder).name)
-    return f"ckptlab {said}; {'its code RAN' if ran.exists() else 'nothing ran'}"
+    return Verdict(None, f"ckptlab {said}; {'its code RAN' if ran.exists() else 'nothing ran'}.")
 
 
 def five(folder: str) -> dict[str, str]:

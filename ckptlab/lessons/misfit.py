@@ -217,7 +217,8 @@ def _panel(number: int, fqn: str, rows: Sequence[tuple[str, Ranges]]) -> Panel:
         for i, (target, (lines, columns)) in enumerate(rows)
     ]
     height, width = (max(stored[dim][1] for _, stored in rows) for dim in (0, 1))
-    notes = tuple(Note(-0.1, mark.box[1], f"{mark.box[1]:.0f}", "end") for mark in marks)
+    edges = sorted({edge for _, (lines, _) in rows for edge in lines})
+    notes = tuple(Note(-0.1, edge, str(edge), "end") for edge in edges)
     caption = f"{height} rows, as stored."
     return Panel(f"stored{number}", "tiles", fqn, caption, width, height, collect(marks), notes)
 

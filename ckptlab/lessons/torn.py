@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ckptlab.errors import RankError
-from ckptlab.explorer.scene import Key, Mark, Panel, Scene, collect
+from ckptlab.explorer.scene import Key, Mark, Note, Panel, Scene, collect
 from ckptlab.layout import Layout
 from ckptlab.lessons.ask import WAITING, Verdict, right, wrong
 from ckptlab.live import Context, Ranks
@@ -128,12 +128,12 @@ def _layout(world: int) -> Layout:
 # ---------------------------------------------------------------- torn
 
 
-def killed(ranks: Ranks, save: Save, path: str, number: int, dead: int) -> str:
+def killed(ranks: Ranks, save: Save, path: str, number: int, dead: int) -> Verdict:
     """Begin a save in which rank `dead` is killed; how the run ended."""
     try:
         ranks.run(save, path, number, dead)
     except RankError as error:
-        return str(error).partition(" (")[0]
+        return Verdict(None, f"The save ended: {str(error).partition(' (')[0]}.")
     raise AssertionError("nobody died")
 
 
@@ -172,7 +172,13 @@ def _rows_panel(name: str, title: str, loaded: Loaded) -> Panel:
         for row, (number, rank) in enumerate(zip(loaded.rows, owner, strict=True))
     ]  # fmt: skip
     caption = f"{ROWS} rows; the step says {loaded.step}."
-    return Panel(name, "tiles", title, caption, 4, ROWS, collect(marks))
+    # The name of each rank beside the middle of its rows.
+    notes = tuple(
+        Note(-0.1, sum(rows) / len(rows) + 0.5, f"rank {rank}", "end")
+        for rank in sorted(set(owner))
+        if (rows := [row for row, its in enumerate(owner) if its == rank])
+    )
+    return Panel(name, "tiles", title, caption, 4, ROWS, collect(marks), notes)
 
 
 def check_tear(ranks: Ranks, answer: int | None) -> Verdict:

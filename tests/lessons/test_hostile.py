@@ -11,10 +11,10 @@ def test_stock_runs_what_ckptlab_names(ranks4, tmp_path):
     sent = hostile.one(str(tmp_path))
     assert "REDUCE" in repr(hostile.listing(sent))
     assert not Path(sent, hostile.RAN).exists()
-    assert ranks4.run(hostile.read_by_stock, sent)[0] == "stock DCP read it without a word; its code RAN"
-    said = hostile.opened(sent)
+    assert ranks4.run(hostile.read_by_stock, sent)[0] == "Stock DCP read it without a word; its code RAN."
+    said = repr(hostile.opened(sent))
     assert said.startswith("ckptlab refused: hostile/.metadata: asks for io.open, which is not on the list")
-    assert said.endswith("; nothing ran")
+    assert said.endswith("; nothing ran.")
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_stock_runs_what_ckptlab_names(ranks4, tmp_path):
 def test_the_five_letters(ranks4, tmp_path, answer, said):
     letters = hostile.five(str(tmp_path))
     assert repr(hostile.check_five(ranks4, letters, answer)).startswith(said)
-    assert all(hostile.opened(letter).endswith("; nothing ran") for letter in letters.values())
+    assert all(repr(hostile.opened(letter)).endswith("; nothing ran.") for letter in letters.values())

@@ -10,14 +10,14 @@ GATHERED = Layout.parse("dp=2, tp=2", "StridedShard(0, split_factor=2), Replicat
 PLAIN = Layout(Mesh((2, 2), ("tp", "dp"), ranks=(0, 2, 1, 3)), (Shard(0), Shard(0)))
 
 
-@pytest.mark.parametrize("rows", [8, 9])
-def test_real_ranks_hold_the_rows_that_the_geometry_tells(ranks4, rows):
-    held = ranks4.run(strided.fsdp_over_tp, rows)
-    assert held[1].rows[0] == (rows + 1) // 2
-    assert strided.agree(FSDP_TP, rows, held)
-    assert strided.agree(PLAIN, rows, held)
-    left_to_right = strided.agree(Layout.parse("dp=2, tp=2", "Shard(0), Shard(0)"), rows, held)
-    assert repr(left_to_right).startswith("No: rank 1 holds rows ")
+def test_ranks_are_held_against_the_geometry():
+    held = [strided.Rows(rank, rows, "") for rank, rows in enumerate([(0, 1), (4, 5), (2, 3), (6, 7)])]
+    assert strided.agree(FSDP_TP, 8, held)
+    assert strided.agree(PLAIN, 8, held)
+    said = repr(strided.agree(Layout.parse("dp=2, tp=2", "Shard(0), Shard(0)"), 8, held))
+    assert said.startswith(
+        "No: rank 1 holds rows 4, 5, and Layout(Mesh(dp=2, tp=2), [Shard(0), Shard(0)]) tells"
+    )
 
 
 def test_stock_takes_two_boxes_for_one_and_refuses(ranks4, tmp_path):
