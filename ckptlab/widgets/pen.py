@@ -26,9 +26,10 @@ _POINTS = 0.72
 
 
 @lru_cache(4096)
-def breadth(text: str, size: int = TEXT, bold: bool = False) -> float:
-    """Pixels that one line of text is wide."""
-    font = FontProperties(size=size * _POINTS, weight="bold" if bold else "normal")
+def breadth(text: str, size: int = TEXT, bold: bool = False, mono: bool = False) -> float:
+    """Pixels that one line of text is wide; `mono`: in letters of one width."""
+    family = "monospace" if mono else None
+    font = FontProperties(family=family, size=size * _POINTS, weight="bold" if bold else "normal")
     return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / _POINTS
 
 
@@ -66,6 +67,7 @@ class Pen:
         turned: bool = False,
         bold: bool = False,
         halo: bool = False,
+        mono: bool = False,
     ) -> None:
         """One line whose middle height is `y`; turned, it reads upwards and `x` is its middle."""
         along = {"start": ("left", "bottom"), "middle": ("center", "center"), "end": ("right", "top")}[anchor]
@@ -73,6 +75,8 @@ class Pen:
             {"ha": "center", "va": along[1]} if turned else {"ha": along[0], "va": "center_baseline"}
         )
         style: dict[str, Any] = {"fontsize": size * _POINTS, "fontweight": "bold" if bold else "normal"}
+        if mono:
+            style["fontfamily"] = "monospace"
         if halo:
             # Not a stroke round the letters: vectors would then have shapes in place of words.
             style["bbox"] = {"facecolor": self.paper, "alpha": 0.7, "linewidth": 0, "pad": 0.8}

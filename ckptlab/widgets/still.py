@@ -102,9 +102,9 @@ class _Sheet:
             self._places.append((stage, x, y))
             most, low = max(most, x + stage.width), max(low, y + stage.height)
             x += stage.width + BETWEEN
-        # Of a scene without panels the words are all there is.
+        # Of a scene without panels the words are all there is; in lines they may be a table.
         self._words = [] if self._places else (scene.text or "nothing to show").splitlines()[:_MOST_LINES]
-        most = max([most, *(EDGE + breadth(line, SMALL) for line in self._words)])
+        most = max([most, *(EDGE + breadth(line, SMALL, mono=True) for line in self._words)])
         low += LINE * len(self._words)
         self._keys, bottom = _flow(scene.legend, low + 8, room - EDGE)
         most = max([most, *(x + 24 + breadth(key.text, SMALL) for key, x, _ in self._keys)])
@@ -116,7 +116,9 @@ class _Sheet:
         for stage, x, y in self._places:
             paint(stage, pen, x, y)
         for i, line in enumerate(self._words):
-            pen.write(EDGE, EDGE + (26 if self._scene.title else 0) + LINE * (i + 0.5), line, size=SMALL)
+            pen.write(
+                EDGE, EDGE + (26 if self._scene.title else 0) + LINE * (i + 0.5), line, size=SMALL, mono=True
+            )
         for key, x, y in self._keys:
             _swatch(pen, key, x, y)
             pen.write(x + 22, y + LINE / 2, key.text, size=SMALL)
