@@ -33,9 +33,9 @@ class Changes:
     columns: ClassVar = (
         Column("key", wide=3.0, least=160),
         Column("state", wide=0.8, least=70),
-        Column("change", number=True, wide=0.9, least=80, bar=True),
+        Column("change", number=True, wide=0.9, least=90, bar=True),
         Column("largest", number=True, wide=0.8, least=70),
-        Column("elements that differ", number=True, wide=1.2, least=120),
+        Column("differ", number=True, wide=1.2, least=110),
         Column("dtype", wide=0.8, least=70),
         Column("shape", wide=1.0, least=80),
     )
@@ -81,22 +81,19 @@ class Changes:
         """At most `count` lines from `first` on."""
         return [self._line(change) for change in self._seen[first : first + count]]
 
-    def _line(self, change: Change) -> Line:
-        held, seen = change.a or change.b, change.measured
+    def _line(self, row: Change) -> Line:
+        held, seen = row.a or row.b, row.measured
         assert held is not None
         shape = human_shape(held.shape) if held.dtype != "object" else ""
         numbers = ("", "", "")
         if seen is not None:
-            numbers = (
-                f"{seen.change:.3g}",
-                f"{seen.largest:.3g}",
-                f"{seen.different:,} of {seen.elements:,}",
-            )
+            change = f"{seen.odd:,} NaN or Inf" if seen.odd else f"{seen.change:.3g}"
+            numbers = (change, f"{seen.largest:.3g}", f"{seen.different:,} of {seen.elements:,}")
         return Line(
-            (change.key, change.state, *numbers, held.dtype, shape),
-            share=_share(change),
-            chosen=change is self.picked,
-            hint=f"{change.key}: {change.words}" if change.words else change.key,
+            (row.key, row.state, *numbers, held.dtype, shape),
+            share=_share(row),
+            chosen=row is self.picked,
+            hint=f"{row.key}: {row.words}" if row.words else row.key,
         )
 
     def records(self) -> Iterator[Sequence[object]]:

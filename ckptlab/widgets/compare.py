@@ -75,7 +75,7 @@ class ComparePanel(ui.VBox):
         verdict, *rest = self.comparison.headline()
         verdict = verdict.rpartition(": ")[2]
         good = self.comparison.equal if self.comparison.read or not self.comparison.equal else None
-        return said(f"{verdict}. {' '.join(line.strip() + '.' for line in rest)}", good)
+        return said(f"{verdict}. {'; '.join(line.strip() for line in rest)}.", good)
 
     def _draw(self) -> None:
         self._cells = heat_panel(self.comparison)[1]

@@ -128,7 +128,7 @@ def test_in_jupyterlab(chromium, tmp_path):
         panel.get_by_text("2 keys that differ").wait_for()
         page.evaluate(THEME, "JupyterLab Dark")
         shot("dark")
-        page.set_viewport_size({"width": 480, "height": 1300})
+        page.set_viewport_size({"width": 820, "height": 1300})
         shot("narrow")
         panel.get_by_role("checkbox", name="equal ones too").check()
         panel.get_by_text("12 keys").wait_for()
