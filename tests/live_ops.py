@@ -128,6 +128,10 @@ def warm_modules(context):
     return "torch._dynamo" in sys.modules, os.getcwd(), sys.path
 
 
+def environment(context, *names):
+    return [os.environ.get(name) for name in names]
+
+
 def stuck_reading(context, rank):
     from ckptlab.events import Event
 

@@ -1,4 +1,4 @@
-"""What ranks do with checkpoints on a server that speaks S3; each is told first how to get there."""
+"""What ranks do with checkpoints on a server that speaks S3."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ import ckptlab
 from ckptlab.storage import upload
 
 STATE = {"w": ((9, 4), "hsdp"), "v": ((16, 3), "rows"), "b": ((6, 8), "tiles"), "s": ((), "copies")}
-
-
-def there(ctx, environment, op, *args):
-    """Do `op` on a rank that knows the way."""
-    with mock.patch.dict(os.environ, environment):
-        return op(ctx, *args)
 
 
 def pid(ctx):

@@ -103,7 +103,7 @@ class Gang:
 
     def send(self, packed: bytes) -> None:
         """Hand a packed call to every rank; a rank that is gone will be heard of as dead."""
-        data = pickle.dumps(Call(packed, tuple(sys.path), Path.cwd()))
+        data = pickle.dumps(Call(packed, tuple(sys.path), Path.cwd(), dict(os.environ)))
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.send_bytes(data)

@@ -12,6 +12,7 @@ import pickle
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,11 +26,12 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A packed call, and where the driver stands: its import path and working directory."""
+    """A packed call, and where the driver stands: its import path, working directory and environment."""
 
     packed: bytes
     path: tuple[str, ...]
     folder: Path
+    environment: Mapping[str, str]
 
 
 def main(seat: Seat, pipe: Connection, meeting: str, stack: Path, forked: bool) -> None:
@@ -38,6 +40,7 @@ def main(seat: Seat, pipe: Connection, meeting: str, stack: Path, forked: bool) 
     The first answer is the main thread's id, once the rank is in the group.
     """
     _guard(stack, forked)
+    known = dict(os.environ)
     inbox: SimpleQueue[Call] = SimpleQueue()
     outbox: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read, args=(pipe, inbox), daemon=True).start()
@@ -51,7 +54,10 @@ def main(seat: Seat, pipe: Connection, meeting: str, stack: Path, forked: bool) 
     )
     outbox.put(answer(lambda: _join(seat, meeting)))
     while True:
-        outbox.put(_serve(context, inbox.get()))
+        request = inbox.get()
+        _follow(known, request.environment)
+        known = dict(request.environment)
+        outbox.put(_serve(context, request))
 
 
 def _join(seat: Seat, meeting: str) -> int:
@@ -59,6 +65,15 @@ def _join(seat: Seat, meeting: str) -> int:
 
     group.join(seat, meeting)
     return threading.get_ident()
+
+
+def _follow(known: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Change in the environment what the driver has changed in its own; what the rank has set stays."""
+    for name in {*known, *now}:
+        if name not in now:
+            os.environ.pop(name, None)
+        elif known.get(name) != now[name]:
+            os.environ[name] = now[name]
 
 
 def _serve(context: Context, request: Call) -> bytes:

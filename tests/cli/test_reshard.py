@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from cli_run import run, run_apart
+from cli_run import run
 from s3server import far, gate, server
 
 import ckptlab
@@ -65,8 +65,7 @@ def test_of_a_far_checkpoint_requests_are_foretold_and_counted(gate, far):
     wanted = {"w": torch.arange(600_000.0).reshape(600, 1000), "b": torch.ones(8)}
     ckptlab.save(wanted, far, no_dist=True)
     columns = ("--mesh", "2", "--placement", "Shard(1)")
-    # In a process of its own: ranks know the environment in which the first of them was started.
-    done = run_apart("reshard", far, *columns, "--json", **gate.environment())
+    done = run("reshard", far, *columns, "--json")
     assert done.returncode == 0, done.stderr
     ranks = json.loads(done.stdout)["ranks"]
     assert [rank["requests"] for rank in ranks] == [rank["foretold_requests"] for rank in ranks]

@@ -3,7 +3,6 @@
 import pytest
 import s3_ops as ops
 import torch
-from ranks_fixture import pool
 from s3server import far, gate, server
 
 import ckptlab
@@ -38,13 +37,12 @@ def check(gate, seen, reports):
 
 
 @pytest.mark.parametrize("by", ["ours", "stock"])
-def test_what_is_asked_of_far_storage_is_as_foretold(gate, far, by):
-    ranks, environment = pool(4), gate.environment()
-    ranks.run(ops.there, environment, ops.save_mixed, far, by)
+def test_what_is_asked_of_far_storage_is_as_foretold(ranks4, gate, far, by):
+    ranks4.run(ops.save_mixed, far, by)
     for layout, verify in (("rows", False), ("columns", False), ("columns", True)):
         seen = foretold(far, LAYOUTS[layout], 4, verify)
         gate.clear()
-        loaded = ranks.run(ops.there, environment, ops.load_mixed, far, layout, verify)
+        loaded = ranks4.run(ops.load_mixed, far, layout, verify)
         assert all(equal for equal, _ in loaded)
         check(gate, seen, [report for _, report in loaded])
     # One process, into another dtype.

@@ -217,6 +217,15 @@ def test_an_interrupt_of_the_process_group_leaves_idle_ranks_alone(four):
     assert four.pids == before
 
 
+def test_ranks_know_what_the_environment_says_by_now(four, monkeypatch):
+    """Such as credentials that were set after the ranks were started."""
+    for value in ("one", "other"):
+        monkeypatch.setenv("CKPTLAB_TEST", value)
+        assert four.run(ops.environment, "CKPTLAB_TEST", "RANK") == [[value, str(r)] for r in range(4)]
+    monkeypatch.delenv("CKPTLAB_TEST")
+    assert four.run(ops.environment, "CKPTLAB_TEST", "RANK") == [[None, str(r)] for r in range(4)]
+
+
 def test_close_leaves_no_process_and_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with LocalRanks(2, device="cpu") as ranks:
