@@ -140,7 +140,8 @@ def _why(choice: Choice) -> str:
     job, writer = choice.job, choice.writer
     if len(job.holders) == 1:
         return f"{job!r} is on rank {writer} alone, so rank {writer} writes it."
-    others = ", ".join(f"rank {r} has {choice.busy[r]:,}" for r in job.holders)
+    busy = ", ".join(f"rank {r} has {choice.busy[r]:,}" for r in job.holders)
+    others = f"R{busy[1:]}"
     return f"{job!r}, {job.nbytes:,} bytes, is on {listed(job.holders)}. {others}: rank {writer} takes it."
 
 

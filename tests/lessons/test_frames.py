@@ -59,7 +59,7 @@ def test_frames():
     assert "11,904 bytes" in shown[1].words
     first = shown[2].words
     assert first.startswith(
-        "embed.weight[0:25, 0:24], 2,400 bytes, is on ranks 0 and 2. rank 0 has 0, rank 2 has 0"
+        "embed.weight[0:25, 0:24], 2,400 bytes, is on ranks 0 and 2. Rank 0 has 0, rank 2 has 0"
     )
     (files,) = shown[-1].scene.panels
     chunks = written(TENSORS[:4], layout)
