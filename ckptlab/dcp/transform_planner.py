@@ -72,15 +72,13 @@ class TransformPlanner(DefaultLoadPlanner):
         bound = bind(self.transform, _told(self.metadata), target)
         strict = not self.allow_partial_load
         refuse("the checkpoint", errors(bound.found, strict, self.transform.dtype))
-        missing = {it.fqn for it in bound.found if it.kind == "missing"}
         refuse_without_values(bound, self._without_values)
         items, self._views = [], []
         for fqn in target:
-            if fqn in bound.objects and fqn not in missing:
+            if fqn in bound.objects:
                 items.append(_object(fqn, bound.objects[fqn]))
-            elif fqn not in missing:
-                for one in sources(bound, held, [fqn]):
-                    items += self._items(fqn, one)
+            for one in sources(bound, held, [fqn]):
+                items += self._items(fqn, one)
         return LoadPlan(items)
 
     def _items(self, fqn: str, one: Held) -> list[ReadItem]:

@@ -19,10 +19,10 @@ def boxes_in(draw, shape):
     return Box(tuple(low), tuple(draw(st.integers(1, n - a)) for n, a in zip(shape, low, strict=True)))
 
 
-@settings(max_examples=50)
-@given(st.data(), SIZES)
+@settings(max_examples=100)
+@given(st.data(), st.lists(st.integers(2, 4), min_size=1, max_size=3).map(tuple))
 def test_what_is_left_of_a_box(data, shape):
-    whole, taken = data.draw(boxes_in(shape)), data.draw(st.lists(boxes_in(shape), max_size=3))
+    whole, taken = data.draw(boxes_in(shape)), data.draw(st.lists(boxes_in(shape), min_size=1, max_size=3))
     count = np.zeros(shape, np.int64)
     for box in without(whole, taken):
         count[(*box.slices, ...)] += 1
@@ -41,6 +41,11 @@ def test_groups_hold_the_same_and_cover_all_dims(old, data):
     assert [d for a, b, _, _ in found for d in range(a, b)] == list(range(len(old)))
     assert [d for _, _, c, d_ in found for d in range(c, d_)] == list(range(len(new)))
     assert all(math.prod(old[a:b]) == math.prod(new[c:d]) for a, b, c, d in found)
+
+
+def test_what_is_left_round_a_hole_and_groups_as_small_as_go():
+    assert [box.numel for box in without(Box((0, 0), (4, 4)), [Box((1, 1), (2, 2))])] == [4, 4, 2, 2]
+    assert groups((2, 6, 4), (3, 4, 2, 2)) == [(0, 2, 0, 2), (2, 3, 2, 4)]
 
 
 @pytest.mark.parametrize(
