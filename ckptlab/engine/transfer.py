@@ -230,7 +230,8 @@ class Source:
 
     def _parted(self, into: torch.Tensor, box: Box) -> bool:
         """Whether a box goes to a GPU part after part; of far files each part would be a request."""
-        return into.is_cuda and self.files.mapped and not self.measure and bool(box.shape and box.numel)
+        # What is smaller is soon there by any way, and waiting for pinned memory costs more than it saves.
+        return into.is_cuda and self.files.mapped and not self.measure and box.numel * into.itemsize > _BLOCK
 
     def _bring(self, chunk: int, payload: Payload, box: Box, into: torch.Tensor, whole: bool) -> int | None:
         """As `_read_box`, part after part."""
