@@ -217,7 +217,7 @@ class _Target:
     @cached_property
     def fitting(self) -> tuple[str, ...]:
         """The keys that the checkpoint has, and that are to be loaded."""
-        missing, filled = self.missing, self.keys if self.bound is None else self.bound.filled
+        missing, filled = self.missing, set(self.keys if self.bound is None else self.bound.filled)
         return tuple(key for key in self.keys if key in filled and key not in missing)
 
     @cached_property
