@@ -10,12 +10,14 @@ import numpy as np
 
 from ckptlab.layout import Layout
 from ckptlab.lessons.ask import WAITING, Verdict, right, wrong
-from ckptlab.lessons.frames import Choice, Job, jobs, share_out, shared_scene, written
+from ckptlab.lessons.frames import Choice, Job, frames, jobs, share_out, shared_scene, written
 from ckptlab.lessons.small import TENSORS
+from ckptlab.lessons.steps import Steps, steps
 from ckptlab.metadata import ITEMSIZE, Tensor
 from ckptlab.plan.holding import holdings
 from ckptlab.storage import Checkpoint
 from ckptlab.storage.dcp import METADATA_FILE
+from ckptlab.widgets.tensor import mesh_view
 from ckptlab.widgets.view import SceneView
 
 HSDP = Layout.parse("replicate=2, shard=2", "Replicate, Shard(0)")
@@ -34,17 +36,27 @@ Sharing = Mapping[str, Literal[0, 1]]
 """For each tensor, which copy writes it: 0 (ranks 0 and 1) or 1 (ranks 2 and 3)."""
 
 
+def draw() -> SceneView:
+    """The mesh, and what each rank holds of the embedding."""
+    return mesh_view(HSDP, MODEL[0])
+
+
+def plan() -> Steps:
+    """The plan of saving `MODEL`, step by step."""
+    return steps(frames(MODEL, HSDP))
+
+
 def compare(checkpoint: Checkpoint) -> Verdict:
     """What real ranks wrote of `MODEL` on `HSDP`, beside the plan: the same files, the same bytes?"""
     metadata = checkpoint.metadata
-    plan, real = written(metadata.tensors, HSDP), metadata.chunks
-    if len(plan) != len(real):
-        return wrong(f"the plan has {len(plan)} chunks, the checkpoint {len(real)}.")
+    planned, real = written(metadata.tensors, HSDP), metadata.chunks
+    if len(planned) != len(real):
+        return wrong(f"the plan has {len(planned)} chunks, the checkpoint {len(real)}.")
     wrote = np.array(metadata.writers)[real.file]
     for name, one, other in (
-        ("writer", plan.file, wrote),
-        ("first byte", plan.start, real.start),
-        ("length", plan.length, real.length),
+        ("writer", planned.file, wrote),
+        ("first byte", planned.start, real.start),
+        ("length", planned.length, real.length),
     ):
         if (one != other).any():
             i = int(np.flatnonzero(one != other)[0])

@@ -57,6 +57,8 @@ def test_the_share():
     by_rows = check_share(Layout.parse("4", "Shard(0)"))
     assert by_rows.right is False
     assert "rank 0 holds 12 elements, [0:2, 0:6], while rank 3 holds 0. 9 can" in by_rows.text
-    assert "rank 0 holds 10" in check_share(Layout.parse("4", "Shard(1)")).text
+    by_columns = check_share(Layout.parse("4", "Shard(1)"))
+    assert by_columns.right is False
+    assert "rank 0 holds 10" in by_columns.text
     assert "element [0, 0] is on 2" in check_share(HSDP).text
     assert check_share(None) is check_quarter(None) is WAITING

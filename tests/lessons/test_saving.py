@@ -4,7 +4,17 @@ import pytest
 
 from ckptlab.layout import Layout
 from ckptlab.lessons.ask import WAITING
-from ckptlab.lessons.saving import HSDP, MODEL, bytes_by_rank, check_sharing, compare, draw_sharing, in_order
+from ckptlab.lessons.saving import (
+    HSDP,
+    MODEL,
+    bytes_by_rank,
+    check_sharing,
+    compare,
+    draw,
+    draw_sharing,
+    in_order,
+    plan,
+)
 from ckptlab.lessons.small import saved
 from ckptlab.plan.holding import holdings
 from ckptlab.plan.save import plan_save
@@ -49,6 +59,11 @@ def test_others(answer, said):
     assert verdict.right is False
     assert said in verdict.text
     assert "Your sharing-out" in repr(draw_sharing(answer))
+
+
+def test_pictures():
+    assert "embed.weight" in repr(draw())
+    assert repr(plan()).startswith("1. proposed: ")
 
 
 def test_none():
