@@ -201,7 +201,7 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
     """What this rank holds of some tensors, and what it knows of the others; plain ones are on all `ranks`.
 
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
-    quantized tensor.
+    quantized tensor; and for one whose elements do not lie where its placements say.
     """
     alike: dict[tuple[object, ...], _Cut] = {}
     held = {}
@@ -220,15 +220,24 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
         cut = alike.get(key)
         if cut is None:
             cut = alike[key] = _cut(fqn, value, rank)
-        dtype, layout, shape, shards, mine = cut
+        dtype, layout, shape, shards, mine, own = cut
+        if local.numel() != own:
+            raise _misplaced(fqn, local.numel(), own, layout, rank)
         holding = Holding(Tensor(fqn, dtype, shape), shards)
         memory = local.detach() if local.requires_grad else local
         held[fqn] = Held(holding, mine, (memory,) * len(mine.rank), layout)
     return held
 
 
-_Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards]
-"""Dtype, layout, shape, what every rank holds, and what this one does."""
+_Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards, int]
+"""Dtype, layout, shape, what every rank holds, what this one does, and in how many elements."""
+
+
+def _misplaced(fqn: str, there: int, told: int, layout: Layout, rank: int) -> LayoutError:
+    return LayoutError(
+        f"{fqn!r}: rank {rank} has {there} elements of it, not {told} as {list(layout.placements)} says. "
+        "FSDP2 over TP leaves them so where sizes do not divide; take sizes that do, or full_tensor()"
+    )
 
 
 def _cut(fqn: str, value: DTensor, rank: int) -> _Cut:
@@ -254,11 +263,11 @@ def _hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Hel
 @lru_cache(maxsize=4096)
 def _sharded(
     mesh: DeviceMesh, placements: tuple[object, ...], size: torch.Size, rank: int
-) -> tuple[Layout, tuple[int, ...], Shards, Shards]:
+) -> tuple[Layout, tuple[int, ...], Shards, Shards, int]:
     """What every rank holds, and what this one does: found once for all tensors that are sharded alike."""
     layout, shape = Layout(_mesh(mesh), tuple(map(_placement, placements))), tuple(size)
     shards = layout.shards(shape)
-    return layout, shape, shards, shards.of(rank)
+    return layout, shape, shards, (mine := shards.of(rank)), int(mine.boxes.numel.sum())
 
 
 @lru_cache(maxsize=4096)
