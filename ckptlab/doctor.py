@@ -15,6 +15,7 @@ from ckptlab.explorer.rounding import rounding
 from ckptlab.plan.diagnose import Diagnosis, Finding, Side, side_of
 from ckptlab.plan.diagnose import diagnose as compared
 from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.storage.torch_save import gc_paused
 
 _LOOKED_INTO = 20
 """Objects that are looked at, to say what they are where a tensor is wanted."""
@@ -44,7 +45,9 @@ def diagnose(
     stored = side_of(opened.metadata)
     clash = [key for key in stored.objects if key in wanted.tensors][:_LOOKED_INTO]
     stored = replace(stored, objects={**stored.objects, **{key: _said(opened, key) for key in clash}})
-    found = compared(stored, wanted, opened.path, name)
+    # A hundred thousand keys are a million small values, none of them garbage.
+    with gc_paused():
+        found = compared(stored, wanted, opened.path, name)
     if not measure:
         return found
     return replace(found, findings=tuple(_measured(it, found, opened, wanted, progress) for it in found))

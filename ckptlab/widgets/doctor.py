@@ -21,7 +21,7 @@ from ckptlab.live import LocalRanks
 from ckptlab.live.mended import Mended, mended
 from ckptlab.metadata import human_bytes
 from ckptlab.plan.diagnose import Diagnosis, Finding
-from ckptlab.plan.diagnose.finding import number, shortened
+from ckptlab.plan.diagnose.finding import number, shortened, staying
 from ckptlab.plan.diagnose.report import standing
 from ckptlab.plan.transform import Transform
 from ckptlab.storage import Checkpoint, open_checkpoint
@@ -222,9 +222,9 @@ def _summary(found: Diagnosis) -> str:
 def _verdict(outcomes: Sequence[Mended]) -> str:
     wrong = sorted({fqn for one in outcomes for fqn in one.different})
     if wrong:
-        return said(f"{number(len(wrong), 'key')} differ from what is stored: {shortened(wrong)}", good=False)
+        return said(f"not what is stored in {number(len(wrong), 'key')}: {shortened(wrong)}", good=False)
     first, elements = outcomes[0], sum(one.elements for one in outcomes)
-    kept = f"; {number(first.kept, 'key')} stay as they are, on purpose" if first.kept else ""
+    kept = f"; {staying(first.kept, 'key', 'wholly or partly as before')}, on purpose" if first.kept else ""
     return said(
         f"{number(first.loaded, 'key')} loaded on {count(len(outcomes), 'rank')}, "
         f"{human_bytes(sum(one.nbytes for one in outcomes))} read: all {elements:,} loaded elements are, bit "

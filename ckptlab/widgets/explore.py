@@ -14,12 +14,14 @@ from typing import Any
 import ipywidgets as ui
 import numpy as np
 
+from ckptlab.doctor import diagnose
 from ckptlab.explorer.far import far_of
 from ckptlab.explorer.scene import count
 from ckptlab.explorer.session import Session
 from ckptlab.live import Ranks
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import Checkpoint, open_checkpoint
+from ckptlab.widgets.doctor import DoctorPanel
 from ckptlab.widgets.files import FilesPanel
 from ckptlab.widgets.inferred import InferredPanel
 from ckptlab.widgets.keys import KeysPanel
@@ -42,8 +44,8 @@ class Explorer(ui.VBox):
     `close()` ends its ranks.
     """
 
-    def __init__(self, checkpoint: Checkpoint, ranks: Ranks | None = None) -> None:
-        self.checkpoint, self._ranks = checkpoint, ranks
+    def __init__(self, checkpoint: Checkpoint, ranks: Ranks | None = None, target: Any = None) -> None:
+        self.checkpoint, self._ranks, self._target = checkpoint, ranks, target
         self.session = Session(checkpoint.metadata, far=far_of(checkpoint))
         if ranks is not None:
             self.session.mesh = f"shard={ranks.world}"
@@ -75,7 +77,11 @@ class Explorer(ui.VBox):
             "Values": lambda: ValuesPanel(session, checkpoint, link),
             "Layout": lambda: InferredPanel(session, link),
         }
-        return tensors if session.fqn else {"Files": tensors["Files"]}
+        doctor = {"Doctor": self._doctor} if self._target is not None else {}
+        return {**doctor, **(tensors if session.fqn else {"Files": tensors["Files"]})}
+
+    def _doctor(self) -> DoctorPanel:
+        return DoctorPanel(diagnose(self.checkpoint, self._target), path_of(self.checkpoint))
 
     def _run(self) -> RunPanel:
         panel = RunPanel(self.session, path_of(self.checkpoint), link=self.link, ranks=self._ranks)
@@ -101,17 +107,20 @@ class Explorer(ui.VBox):
         return {**bundle, "text/plain": repr(self)}
 
 
-def explore(checkpoint: str | os.PathLike[str] | Checkpoint, ranks: Ranks | None = None) -> Explorer:
+def explore(
+    checkpoint: str | os.PathLike[str] | Checkpoint, ranks: Ranks | None = None, target: Any = None
+) -> Explorer:
     """Look at a checkpoint, given by path or open, in a notebook; plan a load, and run it on real ranks.
 
+    With a `target`, as `ckptlab.diagnose` takes it, the first sheet says what keeps it from loading.
     `ranks` makes the ranks of the sheet Run elsewhere than on this machine: `ClusterRanks` of an ipyparallel
     client. Raises `PathError` if there is none at the path, `CheckpointError` for one that cannot be read;
     in a notebook a card says so, and which files are there.
     """
     if isinstance(checkpoint, Checkpoint):
-        return Explorer(checkpoint, ranks)
+        return Explorer(checkpoint, ranks, target)
     with opening(os.fspath(checkpoint)):
-        return Explorer(open_checkpoint(checkpoint), ranks)
+        return Explorer(open_checkpoint(checkpoint), ranks, target)
 
 
 def _headline(checkpoint: Checkpoint) -> str:

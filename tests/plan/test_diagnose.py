@@ -217,6 +217,20 @@ def test_squares_beside_transposed_matrices_are_offered():
     assert not diagnose(side({"b.weight": (4, 4)}), side({"b.weight": (4, 4)}))
 
 
+def test_nothing_is_surer_than_the_names_that_brought_it_together():
+    stored = side({"a.x.weight": (4, 8), "a.y.weight": (2, 8)})
+    found = diagnose(stored, side({"x.weight": (8, 4), "y.weight": (8, 2)}))
+    assert one(found, "transposed").sure <= one(found, "prefix").sure < 0.9
+    assert not found.transform.parts
+
+
+def test_a_sharded_tensor_in_an_object_is_told():
+    stored = Side({}, {"w": "torch.distributed._shard.sharded_tensor.api.ShardedTensor"})
+    found = one(diagnose(stored, side({"w": (4,)})), "object")
+    assert "ShardedTensor" in found.cause
+    assert "on as many ranks" in found.advice
+
+
 def test_tied_by_name_alone_is_offered():
     found = diagnose(
         side({"model.embed_tokens.weight": (9, 4)}),

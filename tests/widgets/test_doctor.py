@@ -12,6 +12,7 @@ from ranks_fixture import pool
 import ckptlab
 from ckptlab.live.mended import Mended
 from ckptlab.widgets.doctor import _verdict, doctor_view
+from ckptlab.widgets.explore import explore
 
 SAVED = {
     "module.w": torch.arange(1000.0).reshape(40, 25),
@@ -89,9 +90,9 @@ def test_elements_that_differ_are_told(view):
 
     panel = view({f"module.{k}": v for k, v in target().items()})
     wrong = _verdict([Mended(0, 1, 0, 8, 2, ("w",)), Mended(1, 1, 0, 8, 2, ())])
-    assert "1 key differ from what is stored: w" in wrong
+    assert "not what is stored in 1 key: w" in wrong
     kept = _verdict([Mended(0, 1, 2, 8, 2, ())])
-    assert "2 keys stay as they are, on purpose" in kept
+    assert "2 keys stay wholly or partly as before, on purpose" in kept
     assert "Diagnosis of" in panel._repr_mimebundle_()["text/plain"]
 
 
@@ -100,6 +101,16 @@ def test_a_target_that_fits_says_so_and_loads(view, path):
     assert panel.boxes == []
     assert "Nothing found: it fits." in panel.children[1].value
     assert "3 keys loaded" in load(panel)
+
+
+def test_the_explorer_has_its_sheet_where_a_target_is_given(path):
+    explorer = explore(path, target=target())
+    assert explorer.sheets.titles[0] == "Doctor"
+    assert [it.kind for it in explorer.sheets.made("Doctor").found][:2] == ["nothing", "wrapper"]
+    explorer.close()
+    bare = explore(path)
+    assert "Doctor" not in bare.sheets.titles
+    bare.close()
 
 
 CELLS = [
@@ -147,5 +158,6 @@ def test_findings_are_ticked_and_loaded_in_a_browser(chromium, tmp_path):
         page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'")
         doctor.screenshot(path=str(tmp_path / "dark.png"))
         page.set_viewport_size({"width": 480, "height": 1500})
+        page.evaluate("window.jupyterapp.shell.collapseLeft()")
         comes(lambda: doctor.evaluate("e => e.scrollWidth <= e.clientWidth + 1"), True)
         doctor.screenshot(path=str(tmp_path / "narrow.png"))

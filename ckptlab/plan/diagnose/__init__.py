@@ -40,7 +40,7 @@ def diagnose(stored: Side, wanted: Side, checkpoint: str = "", target: str = "")
         for key in wanted.keys
         if key in stored
     )
-    findings = [replace(it, order=i) for i, it in enumerate(case.found)]
+    findings = [replace(it, order=i) for i, it in enumerate(_doubted(case.found))]
     findings = [_mended(it, stored, case.pairs) if it.pairs else it for it in findings]
     findings.sort(key=lambda it: (it.kind != "nothing", -it.nbytes, -len(it.keys)))
     # One finding tells that nothing fits; if nothing is wrong either, there is nothing to load.
@@ -89,6 +89,17 @@ _EXPLAINING: tuple[Callable[[Case], None], ...] = (
     leftover.missing,
     leftover.unexpected,
 )
+
+
+def _doubted(found: list[Finding]) -> list[Finding]:
+    """Findings that are no surer than the names that brought their keys together."""
+    doubt = {key: it.sure for it in found if it.sure < SURE or it.cost for key in it.pairs}
+    if not doubt:
+        return found
+    return [
+        it if it.pairs else replace(it, sure=min([it.sure, *(doubt[key] for key in it.keys if key in doubt)]))
+        for it in found
+    ]
 
 
 def _mended(finding: Finding, stored: Side, pairs: dict[str, str]) -> Finding:

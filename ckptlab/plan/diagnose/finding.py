@@ -79,3 +79,12 @@ def number(n: int, noun: str) -> str:
     '300 keys'
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def staying(n: int, noun: str, where: str) -> str:
+    """`1 key stays there`, `300 keys stay there`.
+
+    >>> staying(1, "key", "there")
+    '1 key stays there'
+    """
+    return f"{number(n, noun)} {'stays' if n == 1 else 'stay'} {where}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ckptlab.plan.diagnose.case import Case
 from ckptlab.plan.diagnose.families import families
-from ckptlab.plan.diagnose.finding import Finding, Kind, number, shortened
+from ckptlab.plan.diagnose.finding import Finding, Kind, number, shortened, staying
 from ckptlab.plan.diagnose.leaving import leaving
 from ckptlab.plan.diagnose.side import Side
 from ckptlab.plan.diagnose.words import ANEW, STATES
@@ -30,8 +30,15 @@ def kinds(case: Case) -> None:
         told = {what for key in keys if (what := case.stored.objects.get(case.pairs[key]))}
         is_ = f" ({', '.join(sorted(told)[:3])})" if told else ""
         cause = f"the checkpoint has an object{is_} where the target wants a tensor"
+        advice = "Load it under a key of its own as an object, and make the tensor from it."
+        if any(name in what for what in told for name in ("ShardedTensor", "DTensor")):
+            advice = (
+                "A sharded tensor was pickled whole: load it as its writer would, on as many ranks, and save "
+                "it again as a tensor of the state, not inside another object."
+            )
         if not tensor_wanted:
             cause = "the checkpoint has a tensor where the target has an object"
+            advice = "Give the target a tensor to load it into."
         case.found.append(
             Finding(
                 "object",
@@ -39,10 +46,8 @@ def kinds(case: Case) -> None:
                 cause,
                 0.95,
                 "the checkpoint tells the kind of each key",
-                "Load it under a key of its own as an object, and make the tensor from it."
-                if tensor_wanted
-                else "Give the target a tensor to load it into.",
-                cost=f"{number(len(keys), 'key')} stay as the target has them",
+                advice,
+                cost=staying(len(keys), "key", "as the target has them"),
                 remedy=Transform(leave=leaving(case.wanted, keys)),
                 nbytes=case.nbytes(keys),
             )
@@ -98,7 +103,7 @@ def _list(case: Case, key: str, cause: str, advice: str, keys: Sequence[str] = (
             0.9,
             "a list (or dict) is taken apart if a tensor or a dict is in it, and is one object if not",
             advice,
-            cost=f"{number(len(those), 'key')} stay as the target has them",
+            cost=staying(len(those), "key", "as the target has them"),
             remedy=Transform(leave=leaving(case.wanted, those)),
             nbytes=case.nbytes(those),
         )
@@ -165,7 +170,7 @@ def _absent(case: Case, kind: Kind, keys: Sequence[str], cause: str, why: str, a
             0.95,
             why,
             advice,
-            cost=f"{number(len(keys), 'key')} stay at the target's initial values",
+            cost=staying(len(keys), "key", "at the target's initial values"),
             remedy=Transform(leave=leaving(case.wanted, keys)),
             nbytes=case.nbytes(keys),
         )
@@ -212,7 +217,7 @@ def _unasked(case: Case, kind: Kind, keys: Sequence[str], cause: str, advice: st
             0.6,
             next(iter(why.values()), "a load leaves them in the checkpoint and does not fail"),
             advice,
-            cost=f"{number(len(keys), 'key')} stay in the checkpoint",
+            cost=staying(len(keys), "key", "in the checkpoint"),
             remedy=Transform(drop=leaving(case.stored, keys)),
             side="checkpoint",
             nbytes=case.stored.nbytes(keys),

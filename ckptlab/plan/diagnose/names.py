@@ -26,7 +26,7 @@ _MANY = 4000
 """Families above which only the beginnings of names are looked at."""
 
 _WRAPPED = re.compile(rf"(?<![^.])(?:{'|'.join(WRAPPERS)})\.")
-_NOT_A_NAME = re.compile(r"[^0-9A-Za-z]+")
+_NOT_A_NAME = {code: "." for code in range(128) if not chr(code).isalnum()}
 _SEPARATORS: tuple[tuple[str, str, str], ...] = (
     ("a slash", r"/", "."),
     ("brackets round a number", r"\[(\d+)\]", r".\1"),
@@ -127,7 +127,10 @@ def separators(case: Case) -> None:
 
 
 def _plain(name: str) -> str:
-    return _NOT_A_NAME.sub(".", name).strip(".")
+    plain = name.translate(_NOT_A_NAME)
+    while ".." in plain:
+        plain = plain.replace("..", ".")
+    return plain.strip(".")
 
 
 @dataclass(frozen=True)

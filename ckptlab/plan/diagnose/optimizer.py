@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from ckptlab.plan.diagnose.case import Case
-from ckptlab.plan.diagnose.finding import Finding, Kind, number, shortened
+from ckptlab.plan.diagnose.finding import Finding, Kind, number, shortened, staying
 from ckptlab.plan.diagnose.leaving import leaving
 from ckptlab.plan.diagnose.side import Shape, Side
 from ckptlab.plan.diagnose.words import STATES, optimizer_of
@@ -229,9 +229,9 @@ def _without(case: Case, wanted: Book) -> None:
                 f"the checkpoint has no optimizer state of {number(len(names), 'parameter')}, which were "
                 f"frozen or got no gradient: {shortened(names)}",
                 0.9,
-                f"an optimizer makes state at a parameter's first step; {why}",
+                f"state is made at a parameter's first step, so that ranks may differ in it; {why}",
                 "Leave them as they are made: state of a parameter that no step has changed is all zeros.",
-                cost=f"{number(len(keys), 'key')} of optimizer state stay as the target has them",
+                cost=staying(len(keys), "key", "as the target has them"),
                 remedy=Transform(leave=leaving(case.wanted, keys)),
                 nbytes=case.nbytes(keys),
             )
@@ -340,7 +340,7 @@ def _left(case: Case, kind: Kind, keys: list[str], cause: str, why: str) -> None
             0.95,
             why,
             "Set them by hand, or leave them as the target's optimizer was made.",
-            cost=f"{number(len(keys), 'option')} stay as the target has them",
+            cost=staying(len(keys), "option", "as the target has them"),
             remedy=Transform(leave=leaving(case.wanted, keys)),
         )
     )

@@ -20,6 +20,8 @@ _MOST_RULES = 300
 _STAND_IN = 7_770_000_000_000
 """Numbers from here on stand for those of a family: no name has them."""
 
+_STOOD_IN = re.compile(r"7770000000(\d{3})")
+
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
@@ -149,15 +151,19 @@ def joined(findings: Sequence[Finding], stored: Side, pairs: Mapping[str, str]) 
 def _led(rules: Sequence[Rule], side: Side) -> dict[str, str]:
     """What rules make of each key. No rule looks at what a number is, so one of a family tells for all."""
     patterns = [(re.compile(old), new) for old, new in rules]
-    found = {}
+    found: dict[str, str] = {}
     for words, family in side.families.items():
         numbers = iter(range(_STAND_IN, _STAND_IN + len(words)))
-        name = ".".join(str(next(numbers)) if word == "#" else word for word in words)
+        name = before = ".".join(str(next(numbers)) if word == "#" else word for word in words)
         for pattern, new in patterns:
             name = pattern.sub(new, name)
+        if name == before:
+            found |= {key: key for key in family.members.values()}
+            continue
+        # Of an odd place it is the number of a stand-in, of an even one what stands between them.
+        pieces = _STOOD_IN.split(name)
+        order = [int(number) for number in pieces[1::2]]
         for index, key in family.members.items():
-            led = name
-            for i, digits in enumerate(index):
-                led = led.replace(str(_STAND_IN + i), digits)
-            found[key] = led
+            pieces[1::2] = [index[i] for i in order]
+            found[key] = "".join(pieces)
     return found
