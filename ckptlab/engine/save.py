@@ -109,6 +109,8 @@ def _save(
     threads: int | None,
 ) -> SaveReport:
     files = files_at(path)
+    if files.private and team.world > 1:
+        raise PathError(f"{files.root} is in the memory of one process: ranks cannot save there together")
     offers = []
 
     def announced() -> tuple[Told, _Ground | CheckpointError | None]:

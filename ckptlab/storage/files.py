@@ -54,6 +54,10 @@ class Files(Protocol):
         """Whether a view is mapped, so that only what is looked at is read."""
 
     @property
+    def private(self) -> bool:
+        """Whether no other process can see them."""
+
+    @property
     def requests(self) -> int:
         """Ranged reads that were asked of far storage so far; none of local files."""
 

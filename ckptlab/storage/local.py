@@ -33,7 +33,7 @@ class LocalFiles:
     nobody closes, replaces or removes what another is reading.
     """
 
-    mapped = True
+    mapped, private = True, False
     requests = fetched = 0
 
     def __init__(self, root: str | os.PathLike[str]) -> None:

@@ -10,7 +10,7 @@ import errno
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 T = TypeVar("T")
 
@@ -89,12 +89,14 @@ def _status(error: BaseException) -> int | None:
     """The HTTP status that an error carries, wherever its library puts it."""
     response = getattr(error, "response", None)
     told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    for value in (
-        told.get("HTTPStatusCode"),
-        getattr(error, "status", None),
-        getattr(error, "status_code", None),
-        getattr(error, "code", None),
-    ):
-        if isinstance(value, int) and 100 <= value < 600:
+    if _is_status(value := told.get("HTTPStatusCode")):
+        return value
+    # One after the other: aiohttp warns of who asks for its `code`, and has a `status`.
+    for name in ("status", "status_code", "code"):
+        if _is_status(value := getattr(error, name, None)):
             return value
     return None
+
+
+def _is_status(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and 100 <= value < 600

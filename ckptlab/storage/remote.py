@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 _AT_ONCE = 8
 _NOTHING = memoryview(bytearray())
+_READ_ONLY = ("http://", "https://")
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
@@ -52,6 +53,7 @@ class FsspecFiles:
         # Only fsspec's asynchronous file systems say that threads may share one.
         self._fs = shared(fs) if fs.async_impl else fs
         self._top = top.rstrip("/")
+        self.private: bool = "memory" in (fs.protocol, *fs.protocol)
         self._lock = threading.Lock()
         self._turn: AbstractContextManager[Any] = nullcontext() if fs.async_impl else threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
@@ -75,6 +77,8 @@ class FsspecFiles:
             there = None
         if there == "file":
             raise PathError(f"{self.root} is a file; a checkpoint is a directory", [self.root])
+        if self.root.startswith(_READ_ONLY):
+            raise PathError(f"{self.root} can only be read, not written to", [self.root])
         if not self._fs.async_impl:
             self._try("make it", lambda: self._fs.makedirs(self._top, exist_ok=True), "")
         elif there is None:
@@ -89,7 +93,9 @@ class FsspecFiles:
 
     def sizes(self) -> Mapping[str, int]:
         """Bytes of every file directly under the root, by name, sorted."""
-        return {name: int(entry["size"]) for name, entry in self._list().items() if entry["type"] == "file"}
+        files = {name: entry["size"] for name, entry in self._list().items() if entry["type"] == "file"}
+        # A web server lists names alone.
+        return {name: self.size(name) if size is None else int(size) for name, size in files.items()}
 
     def entries(self) -> Mapping[str, Kind]:
         """What stands directly under the root, by name, sorted; nothing if there is no such root."""
@@ -305,6 +311,8 @@ class FsspecFiles:
                 if not isinstance(error, FileNotFoundError | PermissionError | TimeoutError):
                     self._require(name, start, length)
                 raise
+            if len(data) > length:
+                raise PathError(f"{self._where(name)}: the server sends no parts of files, only all", [name])
             if len(data) != length:
                 self._require(name, start, length)
                 raise ConnectionError(f"only {len(data)} of {length} bytes came")

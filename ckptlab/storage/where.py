@@ -15,12 +15,16 @@ from ckptlab.errors import PathError
 from ckptlab.storage.files import Files
 from ckptlab.storage.local import LocalFiles
 
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*"
+_URL = re.compile(rf"({_SCHEME}::)*{_SCHEME}://")
 _SQUEEZED = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/[^/]")
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a URL, such as `s3://bucket/run`; what is no string is a local path."""
+    """Whether a path is a URL, such as `s3://bucket/run`; what is no string is a local path.
+
+    fsspec's chains are, too: `simplecache::s3://bucket/run`, `zip://run::s3://bucket/runs.zip`.
+    """
     return isinstance(path, str) and _URL.match(path) is not None
 
 
@@ -53,6 +57,11 @@ def files_at(path: str | os.PathLike[str], **storage_options: Any) -> Files:
 def parted(path: str | os.PathLike[str]) -> tuple[str, str]:
     """The directory or URL that something lies in, and its name there."""
     if is_url(path):
+        inner, chained, outer = str(path).partition("::")
+        if chained and "://" in inner:
+            # A name inside of what the rest of the chain leads to.
+            head, name = parted(inner)
+            return f"{head}::{outer}", name
         head, _, name = str(path).rstrip("/").rpartition("/")
         return (f"{head}/" if head.endswith(":/") else head), name
     local = Path(path)

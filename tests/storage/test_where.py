@@ -37,6 +37,15 @@ def test_a_file_url_is_local(url, root):
     assert is_url(url)
 
 
+def test_a_chain_is_a_url_and_a_file_in_an_archive_lies_in_it():
+    assert is_url("simplecache::s3://bucket/run")
+    assert is_url("zip://run::s3://bucket/runs.zip")
+    assert not is_url("a::b/c")
+    assert parted("simplecache::s3://bucket/run") == ("simplecache::s3://bucket", "run")
+    assert parted("zip://run/m.pt::s3://bucket/r.zip") == ("zip://run::s3://bucket/r.zip", "m.pt")
+    assert parted("zip://m.pt::s3://bucket/r.zip") == ("zip://::s3://bucket/r.zip", "m.pt")
+
+
 def test_a_file_url_with_a_host_is_refused():
     with pytest.raises(PathError, match=r"names the host 'tmp'.*three slashes"):
         files_at("file://tmp/x")
