@@ -19,10 +19,11 @@ def audit(
     threads: Annotated[int, typer.Option(help="How many read at once.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
-    """Judge every pickle in a checkpoint by the names that it asks for, and run none.
+    """Judge every pickle in a checkpoint; run none.
 
-    That is .metadata, the wrapping of every chunk and object, torch.save files in the directory and below
-    it, and what is nested in these. The exit status is 1 if one asks for more than tensors and plain values.
+    Each is judged by the names that it asks for: .metadata, the wrapping of every chunk and object, files of
+    torch.save in the directory and below it, and what is nested in these. The exit status is 1 if one asks
+    for more than tensors and plain values.
 
     Example: ckptlab audit downloads/some-model
     """

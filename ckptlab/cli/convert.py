@@ -35,10 +35,10 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the target.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a checkpoint in another format: DCP, safetensors or torch.save.
+    """Write a checkpoint in another format.
 
-    It is copied as a stream, however large it is; checksums are checked on the way. What was at the target
-    stays until the new checkpoint is whole.
+    Formats are DCP, safetensors and torch.save. It is copied as a stream, however large it is; checksums
+    are checked on the way. What was at the target stays until the new checkpoint is whole.
 
     Example: ckptlab convert runs/step-1000 model.safetensors --keys 'model.*'
     """

@@ -35,9 +35,10 @@ def diff(
     threads: Annotated[int, typer.Option(help="How many read at once.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare two checkpoints, of any formats and shardings, key by key and element by element.
+    """Compare two checkpoints, element by element.
 
-    The exit status is 0 if they are equal, 1 if not. Where chunks and files are does not count; it is told.
+    They may have any formats and shardings. The exit status is 0 if they are equal, 1 if not. Where
+    chunks and files are does not count; it is told.
 
     Example: ckptlab diff runs/step-1000 model.safetensors --keys 'model.*'
     """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Annotated
 
 import typer
 
-from ckptlab.cli.terminal import PathArgument
+from ckptlab.cli.terminal import JsonOption, PathArgument
 from ckptlab.errors import CheckpointError
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import open_checkpoint
@@ -21,6 +22,7 @@ def passport(
         str,
         typer.Option("--output", "-o", help="The page to write; NAME-passport.html if not given."),
     ] = "",
+    as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about a checkpoint, below 1 MB, to attach to a bug report.
 
@@ -42,4 +44,8 @@ def passport(
         print(f"{out}: what is wrong, and the files that are there")
         raise typer.Exit(1) from None
     out = write_passport(opened, output or None)
-    print(f"{out}: {human_bytes(out.stat().st_size)}, no weights in it")
+    nbytes = out.stat().st_size
+    if as_json:
+        print(json.dumps({"page": str(out), "bytes": nbytes}))
+    else:
+        print(f"{out}: {human_bytes(nbytes)}, no weights in it")

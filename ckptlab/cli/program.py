@@ -1,7 +1,7 @@
 """All commands in one program, and how it ends.
 
-Status 0 when all is well, 1 when something is damaged or not equal, 2 and one line for a user's mistake, 130
-when stopped. It knows no command from within.
+Status 0 when all is well, 1 when something was found: damage, what is unsafe, a difference; 2 and one line
+for a user's mistake, 130 when stopped. It knows no command from within.
 """
 
 from __future__ import annotations
@@ -22,11 +22,17 @@ from ckptlab.cli.prune import prune
 from ckptlab.cli.reshard import reshard
 from ckptlab.cli.show import show
 from ckptlab.cli.verify import verify
-from ckptlab.errors import CheckpointError
+from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
+
+_WHAT = """See, compare, check and reshard sharded PyTorch checkpoints, of any format.
+
+The exit status is 0 when all is well, 1 when something was found, 2 when it was used wrongly.
+Each command tells of itself: ckptlab diff --help
+"""
 
 app = typer.Typer(
     name="ckptlab",
-    help="See any sharded PyTorch checkpoint, foretell a load on another mesh, and run it.",
+    help=_WHAT,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -47,10 +53,11 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 def main() -> None:
     """Run the command; never a traceback for what a user did."""
     try:
-        app()
+        app(prog_name="ckptlab")
     except CheckpointError as error:
         print(f"ckptlab: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        found = isinstance(error, CorruptError | UnsafeError)
+        raise SystemExit(1 if found else 2) from None
 
 
 def _print_version(asked: bool) -> None:
@@ -59,10 +66,10 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_WHAT)
 def ckptlab(
     _: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """See any sharded PyTorch checkpoint, foretell a load on another mesh, and run it."""
+    """Run before any command."""

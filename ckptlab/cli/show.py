@@ -12,7 +12,7 @@ from rich.table import Table
 from ckptlab.cli.terminal import JsonOption, PathArgument, put_table, table
 from ckptlab.explorer.inventory import Node, inventory
 from ckptlab.explorer.scenes import stored_scene
-from ckptlab.metadata import human_bytes, human_shape
+from ckptlab.metadata import Metadata, human_bytes, human_shape
 from ckptlab.storage import open_checkpoint
 
 
@@ -28,7 +28,8 @@ def show(
     """
     checkpoint = open_checkpoint(path)
     if tensor:
-        print(stored_scene(checkpoint.metadata, tensor).text)
+        told = json.dumps(_chunks(checkpoint.metadata, tensor)) if as_json else None
+        print(told or stored_scene(checkpoint.metadata, tensor).text)
         return
     leaves = inventory(checkpoint.metadata).leaves(find)
     if as_json:
@@ -52,6 +53,33 @@ def _record(node: Node) -> dict[str, Any]:
         "bytes": node.nbytes,
         "chunks": node.chunks,
         "files": list(node.files),
+    }
+
+
+def _chunks(metadata: Metadata, fqn: str) -> dict[str, Any]:
+    """One tensor and where its chunks lie."""
+    tensor = metadata.tensor(fqn)
+    row, chunks = metadata.rows[fqn], metadata.chunks
+    boxes, rows, writers = metadata.boxes(row), metadata.chunk_rows(row), metadata.chunk_writers(row)
+    places = zip(chunks.file[rows], chunks.start[rows], chunks.length[rows], writers, strict=True)
+    layout = metadata.layouts.get(fqn)
+    return {
+        "fqn": fqn,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "bytes": tensor.nbytes,
+        "layout": str(layout) if layout else None,
+        "chunks": [
+            {
+                "offset": list(boxes[i].offset),
+                "shape": list(boxes[i].shape),
+                "file": metadata.files[file],
+                "start": int(start),
+                "length": int(length),
+                "writer": int(writer) if writer >= 0 else None,
+            }
+            for i, (file, start, length, writer) in enumerate(places)
+        ],
     }
 
 

@@ -17,10 +17,10 @@ def verify(
     threads: Annotated[int, typer.Option(help="How many read at once.", min=1)] = 2,
     as_json: JsonOption = False,
 ) -> None:
-    """Read all of a checkpoint and say what is damaged, doubtful or left over.
+    """Read all of a checkpoint: is it whole?
 
-    Every file, every place, every stored checksum, and what another save left or wrote over. The exit
-    status is 1 if anything is damaged.
+    What is damaged, doubtful or left over is told: every file, every place, every stored checksum, and
+    what another save left or wrote over. The exit status is 1 if anything is damaged.
 
     Example: ckptlab verify runs/step-1000
     """
