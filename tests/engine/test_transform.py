@@ -193,3 +193,17 @@ def test_the_judge_sees_a_wrong_element_and_no_kept_one(path):
     assert verify_loaded(state, path, transform=transform).equal
     state["w"][3, 2] += 1
     assert verify_loaded(state, path, transform=transform).different == ("w",)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_from_files_of_other_formats(tmp_path, kind):
+    tensors = {"m.w": torch.arange(12.0).reshape(3, 4), "m.b": torch.ones(3)}
+    file = tmp_path / f"model.{kind}"
+    if kind == "pt":
+        torch.save({**tensors, "m.w": tensors["m.w"].t().contiguous().t()}, file)
+    else:
+        pytest.importorskip("safetensors.torch").save_file(tensors, file)
+    state = {"w": torch.zeros(4, 3), "b": torch.zeros(3)}
+    load(state, file, transform=TURNED, verify=True)
+    assert (state["w"].tolist(), state["b"].tolist()) == (tensors["m.w"].t().tolist(), [1, 1, 1])
+    assert verify_loaded(state, str(file), transform=TURNED).equal
