@@ -25,8 +25,12 @@ from ckptlab.explorer.far import far_of
 from ckptlab.explorer.traffic import summary, verdict
 from ckptlab.layout import Layout
 from ckptlab.metadata import human_bytes
+from ckptlab.plan.bind import behind, bind, told
+from ckptlab.plan.check import refuse
 from ckptlab.plan.forecast import Forecast, forecast
 from ckptlab.plan.holding import holdings
+from ckptlab.plan.implied import implied
+from ckptlab.plan.transform import Transform
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import is_url
 
@@ -60,6 +64,9 @@ def reshard(
     verify: Annotated[
         bool, typer.Option(help="Check stored checksums, also of chunks that are read in part.")
     ] = True,
+    transform: Annotated[
+        str, typer.Option(help="A file with a load transform, such as ckptlab doctor -o writes.")
+    ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -68,23 +75,21 @@ def reshard(
     First it is foretold, then run, then every element is compared with what is stored. The exit status is
     1 if something is damaged, not equal or not as foretold, or if a rank fails; 2 for a wrong use.
 
+    With --transform, what that makes of the checkpoint is loaded and compared.
+
     Example: ckptlab reshard runs/step-1000 --mesh 2x2 --placement "Replicate, Shard(0)"
     """
     checkpoint = open_checkpoint(path)
     layout = Layout.parse(mesh, placement)
-    foretold = forecast(
-        checkpoint.metadata,
-        holdings(checkpoint.metadata.tensors, layout),
-        layout.mesh.size,
-        far_of(checkpoint, verify),
-    )
+    change = Transform.read(transform) if transform else None
+    foretold = _foretell(checkpoint, layout, change, verify)
     outcomes: list[Outcome] = []
     if not dry_run:
         ranks = _ranks(layout.mesh.size, device)
         if not as_json:
             print(f"{checkpoint.path} on {layout}: {ranks.world} ranks on {ranks.device}")
         try:
-            outcomes = _run(ranks, checkpoint, layout, foretold, deadline, verify, quiet=as_json)
+            outcomes = _run(ranks, checkpoint, foretold, deadline, (layout, verify, change), quiet=as_json)
         except CheckpointError as error:
             _broke_off(foretold, error, as_json)
     if as_json:
@@ -100,6 +105,18 @@ def reshard(
         _end(foretold, outcomes, quiet=as_json)
 
 
+def _foretell(checkpoint: Checkpoint, layout: Layout, change: Transform | None, verify: bool) -> Forecast:
+    """What a load of all tensors will cost, or of what a transform makes of them."""
+    stored = checkpoint.metadata
+    wanted = holdings(stored.tensors, layout)
+    if change is not None:
+        target = implied(change, told(stored))
+        bound = bind(change, told(stored), target)
+        refuse(checkpoint.path, [m for m in bound.found if m.kind != "unexpected"])
+        wanted = behind(bound, holdings([it for it in target.values() if it is not None], layout))
+    return forecast(stored, wanted, layout.mesh.size, far_of(checkpoint, verify))
+
+
 def _ranks(world: int, device: Device) -> LocalRanks:
     from ckptlab.live import LocalRanks
 
@@ -111,17 +128,16 @@ def _ranks(world: int, device: Device) -> LocalRanks:
 def _run(
     ranks: LocalRanks,
     checkpoint: Checkpoint,
-    layout: Layout,
     foretold: Forecast,
     deadline: float,
-    verify: bool,
+    how: tuple[Layout, bool, Transform | None],
     quiet: bool,
 ) -> list[Outcome]:
     from ckptlab.live.ops import reshard as op
 
     path = checkpoint.path if is_url(checkpoint.path) else str(Path(checkpoint.path).resolve())
-    with _bars(foretold, quiet) as told, ranks:
-        return ranks.run(op, path, layout, verify, deadline=deadline, progress=told)
+    with _bars(foretold, quiet) as tell, ranks:
+        return ranks.run(op, path, *how, deadline=deadline, progress=tell)
 
 
 @contextmanager

@@ -34,13 +34,13 @@ from ckptlab.engine.state import (
     without_memory,
 )
 from ckptlab.engine.transfer import Source
-from ckptlab.engine.transform import more_lenient, refuse_without_values, sources, told
+from ckptlab.engine.transform import more_lenient, refuse_without_values, sources
 from ckptlab.errors import CorruptError, LayoutError, UnsafeError
 from ckptlab.events import Phase, Progress, Trace, silent
 from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Keys, Metadata
-from ckptlab.plan.bind import Bound, bind
+from ckptlab.plan.bind import Bound, bind, told
 from ckptlab.plan.check import Mismatch, check, errors, refuse
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.load import LoadPlan, plan_load

@@ -12,17 +12,12 @@ import torch
 from ckptlab.engine.state import Held
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Shards
-from ckptlab.metadata import Metadata, Tensor
+from ckptlab.metadata import Tensor
 from ckptlab.plan.bind import Bound
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.regrid import Shape
 from ckptlab.plan.transform import POLICIES, Policy, Transform
 from ckptlab.plan.way import Carried, Way, carried
-
-
-def told(metadata: Metadata) -> dict[str, Tensor | None]:
-    """What a checkpoint has by key, as `plan.bind` asks for it."""
-    return {**{tensor.fqn: tensor for tensor in metadata.tensors}, **dict.fromkeys(metadata.objects)}
 
 
 def refuse_without_values(bound: Bound, empty: Collection[str]) -> None:

@@ -17,11 +17,10 @@ import torch
 from ckptlab.engine.applied import applied
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Held, expand, flatten, hold
-from ckptlab.engine.transform import told
 from ckptlab.errors import CorruptError
 from ckptlab.events import Progress, Trace, silent
 from ckptlab.metadata import Tensor
-from ckptlab.plan.bind import Bound, bind
+from ckptlab.plan.bind import Bound, bind, told
 from ckptlab.plan.transform import Transform
 from ckptlab.storage.checkpoint import Checkpoint, open_checkpoint
 

@@ -10,13 +10,16 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ckptlab.events import Event, Phase
 from ckptlab.layout import Layout, Mesh
 from ckptlab.live.peak import UNKNOWN, Peak
 from ckptlab.live.ranks import Context
+from ckptlab.plan.bind import told
 from ckptlab.plan.holding import fitted
+from ckptlab.plan.implied import implied
+from ckptlab.plan.transform import Transform
 from ckptlab.storage import open_checkpoint
 
 if TYPE_CHECKING:
@@ -54,11 +57,16 @@ class Outcome:
 
 
 def reshard(
-    context: Context, path: str, layout: Layout | Mapping[str, Layout], verify: bool = False
+    context: Context,
+    path: str,
+    layout: Layout | Mapping[str, Layout],
+    verify: bool = False,
+    transform: Transform | None = None,
 ) -> Outcome:
     """Load every tensor under one layout, or each under its own, then compare with what is stored.
 
-    Tells an `events.Event` for each step, in seconds since this call. `verify`, as `engine.load` has it.
+    With a `transform`, what it makes of them. Tells an `events.Event` for each step, in seconds since this
+    call. `verify`, as `engine.load` has it.
     """
     import torch
 
@@ -73,20 +81,25 @@ def reshard(
 
     tell(Event(context.rank, "start", 0, 0, 0.0))
     metadata, kind = open_checkpoint(path).metadata, context.device.partition(":")[0]
-    targets = {}
-    for tensor in metadata.tensors:
-        chosen = layout if isinstance(layout, Layout) else layout[tensor.fqn]
+    wanted = implied(transform or Transform(), told(metadata))
+    state: dict[str, Any] = {}
+    for fqn, tensor in wanted.items():
+        if tensor is None:
+            state[fqn] = None
+            continue
+        chosen = layout if isinstance(layout, Layout) else layout[fqn]
         mesh = _device_mesh(chosen.mesh, kind)
-        targets[tensor.fqn] = blank(tensor, fitted(chosen, tensor.shape), mesh, context.device, POISON)
-    state = unflatten({**targets, **dict.fromkeys(metadata.objects)}, metadata.paths)
+        state[fqn] = blank(tensor, fitted(chosen, tensor.shape), mesh, context.device, POISON)
+    if transform is None:
+        state = unflatten(state, metadata.paths)
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
     peak = Peak()
-    report = engine.load(state, path, verify=verify, progress=tell)
+    report = engine.load(state, path, transform=transform, verify=verify, progress=tell)
     most = peak.nbytes
     device_peak = torch.cuda.max_memory_allocated() - held if kind == "cuda" else 0
-    verdict = engine.verify_loaded(state, path, progress=tell)
+    verdict = engine.verify_loaded(state, path, transform=transform, progress=tell)
     tell(Event(context.rank, "done", 0, 0, 0.0))
     return Outcome(
         context.rank,

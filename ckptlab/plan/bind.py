@@ -13,7 +13,7 @@ from fnmatch import translate
 
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Shards
-from ckptlab.metadata import Tensor, near
+from ckptlab.metadata import Metadata, Tensor, near
 from ckptlab.plan.check import Mismatch, fit, say
 from ckptlab.plan.holding import Holding
 from ckptlab.plan.part import Part
@@ -52,6 +52,11 @@ class Bound:
     def filled(self) -> set[str]:
         """The keys of which something is loaded."""
         return {*self.fills, *self.objects}
+
+
+def told(metadata: Metadata) -> dict[str, Tensor | None]:
+    """What a checkpoint has by key, as `bind` asks for it."""
+    return {**{tensor.fqn: tensor for tensor in metadata.tensors}, **dict.fromkeys(metadata.objects)}
 
 
 def bind(transform: Transform, stored: Told, target: Told, keys: Collection[str] | None = None) -> Bound:

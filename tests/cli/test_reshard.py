@@ -10,6 +10,7 @@ from s3server import far, gate, server
 
 import ckptlab
 from ckptlab import open_checkpoint
+from ckptlab.plan.transform import Part, Transform
 
 __all__ = ["far", "gate", "server"]
 
@@ -74,3 +75,15 @@ def test_of_a_far_checkpoint_requests_are_foretold_and_counted(gate, far):
     assert [rank["requests"] for rank in ranks] == [5, 5]
     said = run("reshard", far, *columns, "--dry-run", "--no-verify").stdout
     assert said.endswith(" in 6 requests\n")
+
+
+def test_what_a_transform_makes_is_loaded_and_compared(saved, tmp_path):
+    halves = {"top": (Part("model.w", stored=((0, 5), (0, 6))),), "turned": (Part("model.w", dims=(1, 0)),)}
+    Transform(rename=((r"^model\.", ""),), parts=halves).save(tmp_path / "change.json")
+    done = run("reshard", saved, "--mesh", "2", "--transform", tmp_path / "change.json")
+    assert done.returncode == 0, done.stderr
+    assert "foretold = read 388 B. All 97 loaded elements equal the stored ones" in done.stdout
+    Transform(parts={"w": (Part("nothing"),)}).save(tmp_path / "wrong.json")
+    done = run("reshard", saved, "--mesh", "2", "--transform", tmp_path / "wrong.json")
+    assert done.returncode == 2
+    assert "'nothing'" in done.stderr
