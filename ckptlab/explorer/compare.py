@@ -82,7 +82,7 @@ def _side(checkpoint: Checkpoint) -> Side:
     np.add.at(held, metadata.chunks.file, metadata.chunks.length)
     for extent in metadata.objects.values():
         held[extent.file] += extent.length
-    files = dict(zip(metadata.files, held.tolist(), strict=True))
+    files = {name: n for name, n in zip(metadata.files, held.tolist(), strict=True) if n}
     return Side(
         checkpoint.path,
         checkpoint.format,

@@ -87,7 +87,7 @@ class Changes:
         shape = human_shape(held.shape) if held.dtype != "object" else ""
         numbers = ("", "", "")
         if seen is not None:
-            change = f"{seen.odd:,} NaN or Inf" if seen.odd else f"{seen.change:.3g}"
+            change = f"{seen.odd:,} NaN/Inf" if seen.odd else f"{seen.change:.3g}"
             numbers = (change, f"{seen.largest:.3g}", f"{seen.different:,} of {seen.elements:,}")
         return Line(
             (row.key, row.state, *numbers, held.dtype, shape),

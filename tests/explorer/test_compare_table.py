@@ -33,7 +33,7 @@ def test_the_worst_comes_first(changes):
     assert keys(changes) == ["d", "c", "b", "step"]
     assert changes.caption == "4 keys that differ"
     infinite, double, little, step = changes.lines(0, 9)
-    assert infinite.cells[1:5] == ("values", "4 NaN or Inf", "0", "4 of 4")
+    assert infinite.cells[1:5] == ("values", "4 NaN/Inf", "0", "4 of 4")
     assert double.cells[2:5] == ("1", "1", "4 of 4")
     assert (double.share, step.share) == (1.0, 0.0)
     assert 0.5 < little.share < 0.8
