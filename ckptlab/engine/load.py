@@ -52,6 +52,9 @@ from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.torch_file_write import object_archive
 from ckptlab.storage.torch_save import gc_paused
 
+_LONE_READS = 4
+"""Reads under way at once where a rank has the processor's cores alone, if there are so many."""
+
 
 @dataclass(frozen=True)
 class LoadReport:
@@ -108,7 +111,7 @@ def load(
     `"narrow"` also where it does, and warns how much.
     Tensors on the meta device are made on `device` (their mesh's, else the CPU) and put in their
     places. Whole chunks are checked against their stored crc; `verify` checks chunks that are read in
-    part, too, by reading all of them. `threads` read at once: one; two if a rank loads alone,
+    part, too, by reading all of them. `threads` read at once: one; up to four if a rank loads alone,
     eight if the files are far.
     """
     team = Team.of(process_group, alone=no_dist)
@@ -136,20 +139,7 @@ def load(
     # Last of all: where warnings are errors, the other ranks must not be left waiting.
     _say_losses(it)
     _say_if_nothing_was_loaded(it, target)
-    counts = it.source.counts
-    return LoadReport(
-        os.fspath(path),
-        team.rank,
-        target.fitting,
-        tuple(sorted(target.missing)),
-        tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
-        counts.nbytes,
-        counts.reads,
-        counts.header_bytes,
-        trace.seconds,
-        {} if target.bound is None else target.bound.kept,
-        *it.source.asked,
-    )
+    return _report(os.fspath(path), team, trace, target, it, found)
 
 
 @dataclass(frozen=True)
@@ -162,6 +152,25 @@ class _Wish:
     strict: bool | Literal["both"]
     dtype: Literal["exact", "widen", "narrow"]
     device: str | None
+
+
+def _report(
+    path: str, team: Team, trace: Trace, target: _Target, it: _Ready, found: Sequence[Mismatch]
+) -> LoadReport:
+    counts = it.source.counts
+    return LoadReport(
+        path,
+        team.rank,
+        target.fitting,
+        tuple(sorted(target.missing)),
+        tuple(sorted(m.fqn for m in found if m.kind == "unexpected")),
+        counts.nbytes,
+        counts.reads,
+        counts.header_bytes,
+        trace.seconds,
+        {} if target.bound is None else target.bound.kept,
+        *it.source.asked,
+    )
 
 
 def _prepare(
@@ -340,7 +349,7 @@ def _threads(team: Team, files: Files) -> int:
     """How many reads at once if nobody said: one, unless a single rank has the cores alone, or must wait."""
     if not files.mapped:
         return FAR_READS
-    return min(2, os.cpu_count() or 1) if team.world == 1 else 1
+    return min(_LONE_READS, os.cpu_count() or 1) if team.world == 1 else 1
 
 
 def _say_if_nothing_was_loaded(it: _Ready, target: _Target) -> None:

@@ -35,7 +35,7 @@ from ckptlab.storage.torch_save import gc_paused
 from ckptlab.storage.where import files_at
 
 _MUCH = 64 << 20
-_FAR_FILES = 4
+_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def save(
     this process saves alone. `sync` waits until the disk has it. `overwrite=False` refuses a path that
     holds a checkpoint (`PathError`). Shards that several ranks hold are compared by crc and refused
     where they differ, unless `replicas="trust"`. Each rank writes `threads` files at once: one, or of a
-    state of 64 MiB or more two if it saves alone, four to far storage. Raises the same error on every
-    rank; what was there before a failed save is still there.
+    state of 64 MiB or more four to far storage, and up to four if it saves alone. Raises the same error
+    on every rank; what was there before a failed save is still there.
     """
     team = Team.of(process_group, alone=no_dist)
     trace = Trace(team.rank, progress)
@@ -173,7 +173,7 @@ def _save(
 def _threads(team: Team, mine: Offer, files: Files) -> int:
     """How many files each rank writes at once if nobody said: one, unless there is much to write."""
     # A far file is sent part after part, each a wait; the cores that a rank has alone are few.
-    many = _FAR_FILES if not files.mapped else min(2, os.cpu_count() or 1) if team.world == 1 else 1
+    many = _FILES if not files.mapped else min(_FILES, os.cpu_count() or 1) if team.world == 1 else 1
     much = many > 1 and sum(held.holding.tensor.nbytes for held in mine.held.values()) >= _MUCH
     return many if much else 1
 

@@ -37,7 +37,7 @@ _RESTORE = "Restore the file from a copy; all other keys can be loaded."
 
 @dataclass
 class Examination:
-    """All that is looked at of the pieces `found`, in the order of files and bytes; `unchecked` have no stored crc."""
+    """All that is looked at of the pieces `found`, in the order of files; `unchecked` have no stored crc."""
 
     checkpoint: Checkpoint
     found: Sequence[Piece]

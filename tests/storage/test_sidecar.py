@@ -17,9 +17,9 @@ from ckptlab.errors import CorruptError
 from ckptlab.layout import Layout, Mesh, Replicate, Shard, StridedShard
 from ckptlab.metadata import Extent, Tensor
 from ckptlab.plan.metadata_of import metadata_of
-from ckptlab.storage.verify import verify
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.sidecar import belongs, read_sidecar, sidecar_file, sidecars, write_sidecar
+from ckptlab.storage.verify import verify
 
 HSDP = Layout(Mesh((2, 2), ("replicate", "shard")), (Replicate(), Shard(0)))
 TP = Layout(Mesh((2, 3), ranks=(9, 8, 7, 1, 2, 3)), (StridedShard(0, split_factor=3), Shard(0)))
