@@ -13,7 +13,6 @@ from ckptlab.errors import CheckpointError
 from ckptlab.metadata import human_bytes
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.listing import listing
-from ckptlab.widgets.passport import write_passport, write_unreadable
 
 
 def passport(
@@ -33,6 +32,9 @@ def passport(
 
     Example: ckptlab passport runs/step-1000 -o step-1000.html
     """
+    # Drawing takes half a second to import, which no other command need wait for.
+    from ckptlab.widgets.passport import write_passport, write_unreadable
+
     try:
         opened = open_checkpoint(path)
     except CheckpointError as error:
