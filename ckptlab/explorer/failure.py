@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ckptlab.errors import CheckpointError, LayoutError, LostError, MismatchError, RankError, UnsafeError
 from ckptlab.explorer.timeline import Lane
@@ -16,6 +17,9 @@ from ckptlab.metadata import Metadata, human_bytes
 
 _QUOTED = re.compile(r"'([^']+)'")
 _PREFIX = re.compile(r"^(?:every rank|ranks? [\d, ]+) (?:failed|died)[^:]*: ")
+
+_LISTED = 4
+"""Lines of a list that stand on the card itself."""
 
 _BY_WORDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -85,7 +89,8 @@ def failed(error: CheckpointError, metadata: Metadata, lanes: Sequence[Lane] = (
     rank = error.rank if isinstance(error, RankError) else -1
     phase = error.phase if isinstance(error, RankError) and error.phase else _last_phase(lanes, rank)
     listed = rest if rest.startswith("  ") and not isinstance(error, RankError) else ""
-    cause = "\n".join(filter(None, [_PREFIX.sub("", first), listed]))
+    told = listed or _begun(first, rest)
+    cause = "\n".join(filter(None, [_PREFIX.sub("", first), told]))
     return Failed(
         _title(error, rank),
         str(rank) if rank >= 0 else "" if isinstance(error, RankError) else "every rank",
@@ -96,6 +101,15 @@ def failed(error: CheckpointError, metadata: Metadata, lanes: Sequence[Lane] = (
         _remedy(error, cause),
         "" if listed else "\n".join(filter(None, [rest, *_traces(error, rest)])),
     )
+
+
+def _begun(first: str, rest: str) -> str:
+    """The first lines of a list that is announced by a colon; a traceback is none."""
+    if not first.endswith(":"):
+        return ""
+    lines = list(takewhile(lambda line: line.startswith("  "), rest.splitlines()))
+    more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    return "\n".join(lines[:_LISTED]) + more
 
 
 def _title(error: CheckpointError, rank: int) -> str:

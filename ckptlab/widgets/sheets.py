@@ -20,6 +20,8 @@ class Sheets(ui.Tab):
         self._makers = dict(makers)
         pages = [ui.VBox(layout=ui.Layout(min_width="0")) for _ in makers]
         super().__init__(pages, titles=tuple(makers))
+        # By this the script knows whose tabs the keys were pressed on.
+        self.add_class("ckl-sheets")
         self.selected_index = None
         self.observe(lambda change: self._turned(change.new), "selected_index")
         if first is not None:

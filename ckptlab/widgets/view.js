@@ -4,6 +4,16 @@
 // Each widget runs a copy of this module; views of one link find each other here.
 const links = (globalThis[Symbol.for("ckptlab.links")] ??= new Map());
 
+// Notebook 7 takes arrow keys for itself wherever they are pressed; on our tabs they go from tab to tab.
+globalThis[Symbol.for("ckptlab.tabs")] ??= window.addEventListener("keydown", (ev) => {
+  const tab = ev.target.closest?.(".ckl-sheets .lm-TabBar-tab"), step = { ArrowLeft: -1, ArrowRight: 1 }[ev.key];
+  if (!tab || !step) return;
+  const tabs = [...tab.parentElement.children];
+  tabs[(tabs.indexOf(tab) + step + tabs.length) % tabs.length].focus();
+  ev.preventDefault();
+  ev.stopImmediatePropagation();
+}, true) ?? true;
+
 class View {
   constructor(model, el) {
     this.model = model;

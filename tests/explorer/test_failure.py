@@ -71,6 +71,17 @@ def test_keys_are_taken_from_the_problems_where_the_words_name_none():
     assert "Change the target" in failed(LayoutError("no"), METADATA).remedy
 
 
+def test_what_a_rank_lists_is_on_the_card_and_tells_what_to_do():
+    lines = "\n".join(f"  __{i}_0.distcp is missing" for i in range(7))
+    seen = failed(
+        RankError(f"rank 0 failed in plan: CorruptError: c is not whole:\n{lines}\nTraceback:", 0), METADATA
+    )
+    assert seen.cause.splitlines()[:2] == ["CorruptError: c is not whole:", "  __0_0.distcp is missing"]
+    assert seen.cause.endswith("and 3 more")
+    assert seen.remedy.startswith("Copy the file here again")
+    assert "__6_0.distcp" in seen.more
+
+
 def test_tracebacks_come_last():
     seen = failed(RankError("rank 0 failed: ZeroDivisionError: x", 0, "", ["Traceback:\n  boom"]), METADATA)
     assert seen.cause == "ZeroDivisionError: x"
