@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 import stored_ops
@@ -208,6 +210,17 @@ def test_what_is_damaged_is_told_and_the_rest_is_compared(a, tmp_path):
     assert change.key == "model.layers.1.wq"
     assert "its bytes have crc" in change.why
     assert not found.equal
+
+
+def test_it_needs_no_torch(a):
+    code = "import sys, ckptlab; assert ckptlab.compare(*sys.argv[1:]); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, a, a], check=True)
+
+
+def test_far_files(a):
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").put(str(a), "/compare/a", recursive=True)
+    assert compare(a, "memory://compare/a", threads=4)
 
 
 def test_an_opened_checkpoint_will_do_and_the_front_door_has_it(a):
