@@ -165,10 +165,12 @@ def main():
         "| saved | stock reads, s | keeps, MB | we open, s | and show, s | stock / ours | kept, MB "
         "| peak, MB | with our sidecar: open, ms | and show, ms |\n|---|---|---|---|---|---|---|---|---|---|"
     )
+    print("| goal | | | | <= 15 (405B) | >= 5 | 250 (405B: 300) | 4,000 (405B) | 20 | |")
     for name in asked.models:
         opening(name, asked.stock or name != "405b-1024")
     print("\n| target of 405B | ranks | one tensor redrawn, ms | forecast: one rank, ms | every rank, s |")
     print("|---|---|---|---|---|")
+    print("| goal | | 100 | 20 | 1,024: 1; 16,384: 10 |")
     what_if(asked.dense)
 
 
