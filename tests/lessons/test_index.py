@@ -48,3 +48,11 @@ def test_every_link_between_notebooks_leads_to_one(path):
     links = re.findall(r"\]\(([^)#:]+)\)", words(path))
     assert links
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("at", range(1, len(BOOKS)))
+def test_every_lesson_leads_to_the_next_the_one_before_and_all(at):
+    last = words(BOOKS[at]).rstrip().splitlines()[-1]
+    ahead = [BOOKS[at + 1].name] if at + 1 < len(BOOKS) else []
+    behind = [BOOKS[at - 1].name] if at > 1 else []
+    assert re.findall(r"\]\(([^)]+)\)", last) == [*ahead, *behind, BOOKS[0].name]
