@@ -132,7 +132,9 @@ def test_tolerance_is_of_a(stored):
     a, b = torch.tensor([100.0, 1.0, 0.0]), torch.tensor([101.0, 1.011, 0.001])
     assert measured(stored, a, b, Tolerance(rtol=0.0105)).beyond == 2
     assert measured(stored, a, b, Tolerance(rtol=0.0105, atol=0.002)).beyond == 0
-    assert measured(stored, b, a, Tolerance(rtol=0.0100)).beyond == 2
+    less, more = torch.tensor([100.0]), torch.tensor([110.0])
+    assert measured(stored, less, more, Tolerance(rtol=0.095)).beyond == 1
+    assert measured(stored, more, less, Tolerance(rtol=0.095)).beyond == 0
 
 
 @pytest.mark.parametrize("shape", [(), (0, 4), (1,), (3, 0, 2), (2, 3, 4, 5)])
