@@ -1,5 +1,6 @@
 """What a target wants: the names that a load gives its leaves, what is tied, what is frozen."""
 
+import doctor_ops
 import pytest
 import torch
 
@@ -48,3 +49,9 @@ def test_what_is_no_target_is_named():
 def test_a_factory_is_called_where_nothing_takes_memory():
     made = made_on_meta("torch.nn:Identity")
     assert isinstance(made, torch.nn.Identity)
+
+
+def test_sharded_tensors_have_their_whole_shapes_and_ranks_their_numbers(ranks4, tmp_path):
+    ranks4.run(doctor_ops.save_wrapped, str(tmp_path), deadline=150)
+    for rank, told in enumerate(ranks4.run(doctor_ops.mended, str(tmp_path), deadline=150)):
+        assert told == (["nothing", "wrapper"], rank, True)
