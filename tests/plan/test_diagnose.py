@@ -264,6 +264,15 @@ def test_state_that_only_one_side_has():
     assert back.remedy.leave == ("optim.param_groups.0.initial_lr",)
 
 
+def test_a_parameter_that_is_missing_misses_no_state():
+    shapes = llama(1)
+    whole = shapes | adam(shapes)
+    less = {name: shape for name, shape in whole.items() if "feed_forward.w3" not in name}
+    found = diagnose(side(less), side(whole))
+    assert kinds(found) == ["missing"], found
+    assert len(found[0].keys) == 4
+
+
 def test_numbers_of_parameters_of_which_some_are_gone_are_not_sure():
     shapes = {"a.w": (4,), "b.w": (5,), "c.w": (6,)}
     stored = side(adam({"0": (4,), "1": (6,)}))
