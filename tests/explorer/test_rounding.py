@@ -23,6 +23,8 @@ def test_the_worst_of_all_blocks_is_told(tmp_path):
         assert told.largest == float((exact - rounded).abs().max())
         assert told.relative == float(((exact - rounded).abs() / exact.abs()).max())
         assert told.fqn == "a"
+        both = rounding(checkpoint, {"a": name, "z": name})
+        assert (both.relative, both.changed, both.fqn) == (told.relative, told.changed, "a")
     lossy = rounding(checkpoint, {"b": "float16"})
     assert (lossy.changed, lossy.lost) == (2, 2), lossy
     assert "2 become 0, infinite or NaN" in str(lossy)
