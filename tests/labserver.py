@@ -79,17 +79,17 @@ def ckptlab(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ckptlab.cli", "lab", *arguments]
 
 
-def open_and_run(page: Any, address: str, limit: float = 120_000) -> None:
+def open_and_run(page: Any, address: str, limit: float = 300_000) -> None:
     """Go to a notebook, and run all its cells to the end."""
     page.goto(address, wait_until="domcontentloaded")
-    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=60_000)
-    page.wait_for_function(READY, timeout=60_000)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=180_000)
+    page.wait_for_function(READY, timeout=180_000)
     assert page.evaluate(RUN_ALL, limit) is not False, "a cell raised"
     page.wait_for_function(READY, timeout=limit)
 
 
 def _wait(server: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         assert server.poll() is None, f"JupyterLab ended:\n{log.read_text()}"
         try:
@@ -119,7 +119,7 @@ def visit(chromium: Any, work: Path, cells: list[str], width: int, height: int) 
     nbformat.write(book, work / "book.ipynb")
     with lab(work, [sys.executable, "-m", "jupyterlab"]) as address:
         page = chromium.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         open_and_run(page, address.format(place="tree/book.ipynb"))
         yield page
         page.screenshot(path=str(work / "last.png"))

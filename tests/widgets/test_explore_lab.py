@@ -4,7 +4,7 @@ import pytest
 from browser import comes
 from labserver import visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 CELL = """
 import torch, ckptlab

@@ -9,7 +9,7 @@ import pytest
 from browser import SETTLED, comes
 from labserver import lab, open_and_run
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 CELL = """
 import torch, ckptlab
@@ -37,7 +37,7 @@ def test_every_sheet_opens(chromium, tmp_path):
     (settings / "scroll-output.jupyterlab-settings").write_text(json.dumps({"autoScrollOutputs": False}))
     with lab(tmp_path, COMMAND) as address:
         page = chromium.new_page(viewport={"width": 1250, "height": 1900})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         try:
             open_and_run(page, address.replace("/lab/", "/notebooks/").format(place="book.ipynb"))
             look(page, tmp_path)

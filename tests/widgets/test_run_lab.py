@@ -7,7 +7,7 @@ import pytest
 from browser import comes
 from labserver import visit
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 TESTS = Path(__file__).parent.parent
 CELLS = [

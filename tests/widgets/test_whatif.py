@@ -185,7 +185,7 @@ def page(chromium, tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_visit(page, tmp_path):
     panel = page.locator(".jp-OutputArea-output").last
 
