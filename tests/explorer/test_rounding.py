@@ -12,6 +12,7 @@ def test_the_worst_of_all_blocks_is_told(tmp_path):
         "a": torch.randn(64, 33),
         "b": torch.tensor([1e-8, 1.0, 70000.0, 0.0, float("nan"), float("inf")]),
     }
+    state["z"] = torch.ones(5)
     ckptlab.save(state, tmp_path / "c", no_dist=True)
     checkpoint = ckptlab.open_checkpoint(tmp_path / "c")
     for dtype in (torch.bfloat16, torch.float16):
