@@ -309,6 +309,7 @@ MISLEADING = {
     "compressed": zipped(("x/data.pkl", BAD * 50), compress=zipfile.ZIP_DEFLATED),
     "two of one name": lambda: zipped(("x/data.pkl", BAD), ("x/data.pkl", FINE)),
     "large letters": zipped(("x/data.pkl", FINE), ("x/DATA.PKL", BAD)),
+    "one name in two spellings": zipped(("x/data.pkl", FINE), ("x/DATA.PKL", FINE)),
     "large letters alone": zipped(("x/DATA.PKL", BAD)),
     "two folders": zipped(("x/data.pkl", FINE), ("y/data.pkl", BAD)),
     "another name in front": zipped(("x/data.pkl", BAD)).replace(b"x/data.pkl", b"x/data/12", 1),
@@ -327,6 +328,21 @@ def test_archives_that_readers_may_read_otherwise_are_refused(tmp_path, name):
     data = MISLEADING[name]
     (tmp_path / "x.pt").write_bytes(data() if callable(data) else data)
     assert not audit(tmp_path / "x.pt").clean
+
+
+def test_a_chunk_that_begins_as_torch_writes_it_is_known_by_its_end_too(tmp_path):
+    alone("stock", {"w": torch.ones(900)}, tmp_path / "step")
+    file, start, length = place(tmp_path / "step", "w")
+    data = file.read_bytes()
+    at = data.rindex(b"data.pkl", start, start + length)
+    put(file, data[:at] + b"data.pkk" + data[at + 8 :])
+    (refused,) = audit(tmp_path / "step").refused
+    assert "readers may not agree on what is in this archive" in refused.detail
+
+
+def test_metadata_that_refers_to_something_outside(tmp_path):
+    (tmp_path / ".metadata").write_bytes(b"\x80\x04)Q.")
+    assert audit(tmp_path).refused[0].detail == "refers to something outside itself"
 
 
 def test_nested_without_end(tmp_path):
