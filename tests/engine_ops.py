@@ -202,7 +202,7 @@ def load_misfits_fails(ctx, path):
 def disk_fails_on(ctx, path, rank, verb):
     """A load or a save in which one rank's disk gives an error."""
 
-    method = {"load": "read_into", "save": "create"}[verb]
+    method = {"load": "read_checked", "save": "create"}[verb]
     whole = getattr(LocalFiles, method)
 
     def broken(files, name, *rest):

@@ -44,4 +44,4 @@ def test_it_opens_the_lab_from_where_it_is_installed(wheel, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("01-")
+    assert done.stdout.startswith("00-")

@@ -12,7 +12,7 @@ def test_it_hands_on_what_jupyter_is_asked(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1][0].isdigit()
     copied = sorted(p.name for p in (tmp_path / "ckptlab-notebooks").iterdir())
-    assert copied[0].startswith("01-")
+    assert copied[0].startswith("00-")
 
 
 @pytest.mark.parametrize(
