@@ -236,7 +236,7 @@ _Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards, int]
 def _misplaced(fqn: str, there: int, told: int, layout: Layout, rank: int) -> LayoutError:
     return LayoutError(
         f"{fqn!r}: rank {rank} has {there} elements of it, not {told} as {list(layout.placements)} says. "
-        "FSDP2 over TP leaves them so where sizes do not divide; take sizes that do, or full_tensor()"
+        "Its local tensor was made otherwise; cut it as torch.chunk does, or save full_tensor()"
     )
 
 

@@ -2,12 +2,14 @@
 
 It says where every element of a tensor of any shape lives: which boxes each rank
 holds, and where in the rank's own memory. The rule is DTensor's: axes are applied
-from left to right, each cutting what the axes before it left. It knows no files, no
-torch and no "me": a rank is an argument.
+from left to right, each cutting what the axes before it left; but a strided shard whose
+split factor is the size of the axes after it cuts what those left, as FSDP2 over TP does.
+It knows no files, no torch and no "me": a rank is an argument.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -144,8 +146,10 @@ class Layout:
 
     def _cuts(self, dim: int, ndim: int) -> tuple[tuple[int, int, int], ...]:
         """What cuts this dim, in order: (axis, its size, split factor)."""
-        cuts = []
-        for axis, (n, placement) in enumerate(zip(self.mesh.shape, self.placements, strict=True)):
+        cuts: list[tuple[int, int, int]] = []
+        for axis, (n, placement) in reversed(
+            [*enumerate(zip(self.mesh.shape, self.placements, strict=True))]
+        ):
             if isinstance(placement, Replicate):
                 continue
             if not -ndim <= placement.dim < ndim:
@@ -154,7 +158,13 @@ class Layout:
                     f"{placement.dim}; this one has {ndim} dims"
                 )
             if placement.dim % ndim == dim:
-                cuts.append((axis, n, placement.split_factor if isinstance(placement, StridedShard) else 1))
+                factor = placement.split_factor if isinstance(placement, StridedShard) else 1
+                plain = all(one == 1 for _, _, one in cuts)
+                if factor > 1 and plain and factor == math.prod(size for _, size, _ in cuts):
+                    # FSDP2 over TP: it cuts what the axes after it left, whatever divides.
+                    cuts.append((axis, n, 1))
+                else:
+                    cuts.insert(0, (axis, n, factor))
         return tuple(cuts)
 
     def __repr__(self) -> str:

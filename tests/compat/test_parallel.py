@@ -1,6 +1,7 @@
 """Meshes of three axes, and keys that some ranks only hold, as pipelines and experts have them."""
 
 import crosswise_ops
+import over_tp_ops
 import parallel_ops as ops
 import pytest
 import stored_ops
@@ -41,3 +42,11 @@ def test_keys_of_some_ranks_to_any_other_ranks(ranks4, tmp_path, saver, loader, 
         assert all(len(keys) < len(ops.SHAPES) for keys in asked) == (target != "all")
         for found in out:
             assert found[target][1:] == ([], [])
+
+
+@pytest.mark.parametrize("rows", [7, 9, 17])
+def test_fsdp2_over_tp_is_saved_where_it_lies_whatever_divides(tmp_path, rows):
+    """Torch's own geometry puts some of these rows on other ranks than FSDP2 does, so stock cannot save them."""
+    for right, whole in pool(8).run(over_tp_ops.saved_and_loaded, str(tmp_path / "saved"), (4, 2), rows):
+        assert right
+        assert whole == [[i, i, i] for i in range(rows)]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.distributed.tensor import Replicate as TorchReplicate
 from torch.distributed.tensor import Shard as TorchShard
@@ -34,10 +34,24 @@ def cases(draw, strided=True):
     return shape, Layout(Mesh(mesh), placements)
 
 
+def over_tp(layout):
+    """Whether an axis cuts what those after it left; torch tells uneven ones otherwise than it cuts them."""
+    for axis, placement in enumerate(layout.placements):
+        after = [
+            n
+            for n, other in zip(layout.mesh.shape[axis + 1 :], layout.placements[axis + 1 :], strict=True)
+            if not isinstance(other, Replicate) and other.dim == getattr(placement, "dim", None)
+        ]
+        if isinstance(placement, StridedShard) and 1 < placement.split_factor == math.prod(after):
+            return True
+    return False
+
+
 @settings(max_examples=1500, deadline=None)
 @given(cases())
 def test_local_shape_and_offset_are_torchs(case):
     shape, layout = case
+    assume(not over_tp(layout))
     theirs = [to_torch(p) for p in layout.placements]
     for rank in range(layout.mesh.size):
         where = list(layout.mesh.coordinate(rank))
@@ -61,6 +75,7 @@ def elements_by_torch(shape, layout, rank):
 @given(cases())
 def test_boxes_hold_the_elements_of_torchs_local_tensor(case):
     shape, layout = case
+    assume(not over_tp(layout))
     whole = np.arange(math.prod(shape)).reshape(shape)
     for rank in range(layout.mesh.size):
         mine = layout.shards(shape).of(rank)
@@ -90,6 +105,24 @@ def test_fsdp_over_tp_is_one_box_a_rank_in_tp_major_order():
     layout = Layout(Mesh((2, 2), ("dp", "tp")), (StridedShard(0, 2), Shard(0)))
     rows = {r: layout.shards((8, 8)).of(r).boxes[0].slices[0] for r in range(4)}
     assert rows == {0: slice(0, 2), 1: slice(4, 6), 2: slice(2, 4), 3: slice(6, 8)}
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 60), st.lists(st.integers(1, 4), min_size=2, max_size=3))
+def test_fsdp_over_tp_cuts_what_tp_left_whatever_divides(rows, sizes):
+    """As `fully_shard` does, once for each axis from the last to the first."""
+    factors = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
+    placements = [StridedShard(0, factor) for factor in factors[:-1]] + [Shard(0)]
+    layout = Layout(Mesh(tuple(sizes)), tuple(placements))
+    for rank in range(layout.mesh.size):
+        held = torch.arange(rows)
+        for n, at in reversed([*zip(sizes, layout.mesh.coordinate(rank), strict=True)]):
+            parts = held.chunk(n)
+            held = parts[at] if at < len(parts) else held[:0]
+        mine = layout.shards((rows,)).of(rank)
+        assert layout.local_shape((rows,), rank) == (len(held),)
+        found = [n for box in mine.boxes.offsets.ravel().tolist() for n in range(box, box + len(held))]
+        assert found == held.tolist()
 
 
 def test_a_local_shard_that_is_no_box_is_several():
