@@ -2,7 +2,7 @@
 
 It says where every element of a tensor of any shape lives: which boxes each rank
 holds, and where in the rank's own memory. The rule is DTensor's: axes are applied
-from left to right, each cutting what the axes before it left; but a strided shard whose
+from left to right, each cutting what the axes before it left; but one strided shard whose
 split factor is the size of the axes after it cuts what those left, as FSDP2 over TP does.
 It knows no files, no torch and no "me": a rank is an argument.
 """
@@ -146,10 +146,8 @@ class Layout:
 
     def _cuts(self, dim: int, ndim: int) -> tuple[tuple[int, int, int], ...]:
         """What cuts this dim, in order: (axis, its size, split factor)."""
-        cuts: list[tuple[int, int, int]] = []
-        for axis, (n, placement) in reversed(
-            [*enumerate(zip(self.mesh.shape, self.placements, strict=True))]
-        ):
+        cuts = []
+        for axis, (n, placement) in enumerate(zip(self.mesh.shape, self.placements, strict=True)):
             if isinstance(placement, Replicate):
                 continue
             if not -ndim <= placement.dim < ndim:
@@ -158,17 +156,21 @@ class Layout:
                     f"{placement.dim}; this one has {ndim} dims"
                 )
             if placement.dim % ndim == dim:
-                factor = placement.split_factor if isinstance(placement, StridedShard) else 1
-                plain = all(one == 1 for _, _, one in cuts)
-                if factor > 1 and plain and factor == math.prod(size for _, size, _ in cuts):
-                    # FSDP2 over TP: it cuts what the axes after it left, whatever divides.
-                    cuts.append((axis, n, 1))
-                else:
-                    cuts.insert(0, (axis, n, factor))
-        return tuple(cuts)
+                cuts.append((axis, n, placement.split_factor if isinstance(placement, StridedShard) else 1))
+        return tuple(_as_fsdp2_cuts(cuts))
 
     def __repr__(self) -> str:
         return f"Layout({self.mesh!r}, {list(self.placements)})"
+
+
+def _as_fsdp2_cuts(cuts: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """The cuts of a dim, a strided one after those that it counts as pieces: TP cuts before FSDP2 does."""
+    strided = [i for i, (_, _, factor) in enumerate(cuts) if factor > 1]
+    for i in strided if len(strided) == 1 else []:
+        axis, n, factor = cuts[i]
+        if factor == math.prod(size for _, size, _ in cuts[i + 1 :]):
+            return [*cuts[:i], *cuts[i + 1 :], (axis, n, 1)]
+    return cuts
 
 
 @lru_cache(maxsize=4096)

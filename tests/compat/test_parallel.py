@@ -46,7 +46,7 @@ def test_keys_of_some_ranks_to_any_other_ranks(ranks4, tmp_path, saver, loader, 
 
 @pytest.mark.parametrize("rows", [7, 9, 17])
 def test_fsdp2_over_tp_is_saved_where_it_lies_whatever_divides(tmp_path, rows):
-    """Torch's own geometry puts some of these rows on other ranks than FSDP2 does, so stock cannot save them."""
+    """Torch's own geometry puts some of these rows on other ranks than FSDP2 does, so stock fails."""
     for right, whole in pool(8).run(over_tp_ops.saved_and_loaded, str(tmp_path / "saved"), (4, 2), rows):
         assert right
         assert whole == [[i, i, i] for i in range(rows)]

@@ -35,14 +35,15 @@ def cases(draw, strided=True):
 
 
 def over_tp(layout):
-    """Whether an axis cuts what those after it left; torch tells uneven ones otherwise than it cuts them."""
+    """Whether one axis cuts what those after it left; torch tells uneven ones otherwise than FSDP2 cuts."""
+    strided = [p for p in layout.placements if isinstance(p, StridedShard) and p.split_factor > 1]
     for axis, placement in enumerate(layout.placements):
         after = [
             n
             for n, other in zip(layout.mesh.shape[axis + 1 :], layout.placements[axis + 1 :], strict=True)
             if not isinstance(other, Replicate) and other.dim == getattr(placement, "dim", None)
         ]
-        if isinstance(placement, StridedShard) and 1 < placement.split_factor == math.prod(after):
+        if placement in strided and placement.split_factor == math.prod(after):
             return True
     return False
 
@@ -108,20 +109,20 @@ def test_fsdp_over_tp_is_one_box_a_rank_in_tp_major_order():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 60), st.lists(st.integers(1, 4), min_size=2, max_size=3))
-def test_fsdp_over_tp_cuts_what_tp_left_whatever_divides(rows, sizes):
-    """As `fully_shard` does, once for each axis from the last to the first."""
-    factors = [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes))]
-    placements = [StridedShard(0, factor) for factor in factors[:-1]] + [Shard(0)]
-    layout = Layout(Mesh(tuple(sizes)), tuple(placements))
+@given(st.integers(0, 60), st.integers(1, 5), st.lists(st.integers(1, 4), min_size=1, max_size=2))
+def test_fsdp_over_tp_cuts_what_tp_left_whatever_divides(rows, fsdp, inner):
+    """As `fully_shard` does with a tensor that one or two other axes cut."""
+    placements = StridedShard(0, math.prod(inner)), *(Shard(0) for _ in inner)
+    layout = Layout(Mesh((fsdp, *inner)), placements)
     for rank in range(layout.mesh.size):
+        at, *ats = layout.mesh.coordinate(rank)
         held = torch.arange(rows)
-        for n, at in reversed([*zip(sizes, layout.mesh.coordinate(rank), strict=True)]):
+        for n, place in zip([*inner, fsdp], [*ats, at], strict=True):
             parts = held.chunk(n)
-            held = parts[at] if at < len(parts) else held[:0]
+            held = parts[place] if place < len(parts) else held[:0]
         mine = layout.shards((rows,)).of(rank)
         assert layout.local_shape((rows,), rank) == (len(held),)
-        found = [n for box in mine.boxes.offsets.ravel().tolist() for n in range(box, box + len(held))]
+        found = [low + i for low in mine.boxes.offsets.ravel().tolist() for i in range(len(held))]
         assert found == held.tolist()
 
 

@@ -21,10 +21,10 @@ from ckptlab.errors import RankError
 from ckptlab.live import LocalRanks
 from ckptlab.metadata import Tensor
 from ckptlab.storage import open_checkpoint
-from ckptlab.storage.verify import verify
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.remote import FsspecFiles
 from ckptlab.storage.sidecar import write_sidecar
+from ckptlab.storage.verify import verify
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled", "ignore:Detected an existing")
 
