@@ -17,13 +17,17 @@ Phase = Literal["start", "metadata", "plan", "read", "copy", "write", "commit", 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One step of one rank: `done` of `total` bytes of a phase, `seconds` after the run began."""
+    """One step of one rank: `done` of `total` bytes of a phase, `seconds` after the run began.
+
+    `about` is the key of the tensor that was moved last, "" if none was.
+    """
 
     rank: int
     phase: Phase
     done: int
     total: int
     seconds: float
+    about: str = ""
 
 
 Progress = Callable[[Event], None]
@@ -69,11 +73,11 @@ class Trace:
         self._done = max(self._done, total)
         self._tell()
 
-    def moved(self, nbytes: int) -> None:
-        """Account for `nbytes` more of the current phase."""
+    def moved(self, nbytes: int, about: Callable[[], str] = str) -> None:
+        """Account for `nbytes` more of the current phase; `about` is asked for their key if that is told."""
         self._done += nbytes
         if time.perf_counter() - self._told >= self.every:
-            self._tell()
+            self._tell(about())
 
     def check(self) -> None:
         """Raise what `progress` raised, if it did; the phase is then the one in which that was."""
@@ -81,9 +85,9 @@ class Trace:
             self._now = self._troubled
             raise self.trouble
 
-    def _tell(self) -> None:
+    def _tell(self, about: str = "") -> None:
         self._told = time.perf_counter()
-        event = Event(self.rank, self._now, self._done, self._total, self._told - self._began)
+        event = Event(self.rank, self._now, self._done, self._total, self._told - self._began, about)
         try:
             self.progress(event)
         except Exception as error:

@@ -90,22 +90,28 @@ class Source:
             jobs.sort(key=lambda job: self._at.place(job.args[0]))
         if threads == 1:
             for job in jobs:
-                self._count(job())
+                self._count(job, job())
             return
         # To hand a job to a thread takes as long as to read 300 KB that are in memory.
         several = max(1, min(_SEVERAL, len(jobs) // (threads * 4))) if self.files.mapped else 1
         batches = [jobs[at : at + several] for at in range(0, len(jobs), several)]
         with ThreadPoolExecutor(threads, "ckptlab-read") as pool:
-            for done in pool.map(lambda batch: [job() for job in batch], batches):
-                for counts in done:
-                    self._count(counts)
+            for batch, done in zip(
+                batches, pool.map(lambda batch: [job() for job in batch], batches), strict=True
+            ):
+                for job, counts in zip(batch, done, strict=True):
+                    self._count(job, counts)
 
-    def _count(self, counts: Counts) -> None:
+    def _count(self, job: Job, counts: Counts) -> None:
         self.counts.add(counts)
         for chunk, lost in counts.lost.items():
-            fqn = self.metadata.tensors[self._at.row(chunk)].fqn
+            fqn = self._key(chunk)
             self.lost[fqn] = self.lost[fqn] + lost if fqn in self.lost else lost
-        self.trace.moved(counts.nbytes)
+        self.trace.moved(counts.nbytes, lambda: self._key(int(np.max(job.args[0]))))
+
+    def _key(self, chunk: int) -> str:
+        """The key of a chunk's tensor."""
+        return self.metadata.tensors[self._at.row(chunk)].fqn
 
     def _jobs(self, reads: Reads, held: Sequence[Held], verify: bool) -> Iterator[Job]:
         row = int(reads.rows[0])

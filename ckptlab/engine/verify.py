@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def verify_loaded(
             elements += local.numel() if filled is None else int(filled.count_nonzero())
             if stored is None or not _same_bits(stored, local, filled):
                 different.append(fqn)
-            trace.moved(local.numel() * local.element_size())
+            trace.moved(local.numel() * local.element_size(), partial(str, fqn))
     return Verdict(team.rank, elements, tuple(dict.fromkeys(different)))
 
 

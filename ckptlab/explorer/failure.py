@@ -95,7 +95,7 @@ def failed(error: CheckpointError, metadata: Metadata, lanes: Sequence[Lane] = (
         _title(error, rank),
         str(rank) if rank >= 0 else "" if isinstance(error, RankError) else "every rank",
         phase + _so_far(lanes, rank, phase),
-        _tensor(str(error), metadata) or _keys(error, metadata),
+        _tensor(str(error), metadata) or _keys(error, metadata) or _told_last(lanes, rank),
         _file(str(error), metadata),
         cause,
         _remedy(error, cause),
@@ -135,6 +135,12 @@ def _so_far(lanes: Sequence[Lane], rank: int, phase: str) -> str:
         if lane.rank == rank and span and span.phase == phase and span.total:
             return f", {human_bytes(span.done)} of {human_bytes(span.total)} done"
     return ""
+
+
+def _told_last(lanes: Sequence[Lane], rank: int) -> str:
+    """The tensor of which a rank was heard that can say no more: it died at this one or not long after."""
+    about = next((lane.about for lane in lanes if lane.rank == rank), "")
+    return f"{about} was the last that it told of" if about else ""
 
 
 def _tensor(text: str, metadata: Metadata) -> str:

@@ -54,7 +54,7 @@ class Lane:
     """What one rank did so far, phase by phase.
 
     `peak` is the most memory in bytes that its load took above the target's own (-1: not known, or not
-    yet), `device_peak` the same of its GPU.
+    yet), `device_peak` the same of its GPU; `about` is the key that it told of last.
     """
 
     rank: int
@@ -62,6 +62,7 @@ class Lane:
     peak: int = -1
     device_peak: int = 0
     over: bool = False
+    about: str = ""
 
 
 @dataclass
@@ -84,7 +85,9 @@ class Timeline:
             nbytes = event.done if event.phase == "read" else now.nbytes
             self._ran[event.rank] = replace(now, phase=event.phase, nbytes=nbytes, seconds=event.seconds)
             lane = self._lanes[event.rank]
-            self._lanes[event.rank] = replace(lane, spans=_grown(lane.spans, event))
+            self._lanes[event.rank] = replace(
+                lane, spans=_grown(lane.spans, event), about=event.about or lane.about
+            )
 
     def end(
         self, rank: int, nbytes: int, seconds: float, equal: bool, peak: int = -1, device_peak: int = 0

@@ -1,6 +1,7 @@
 """A load by one process: into the state's own memory, strictly or not, and what it says of the rest."""
 
 import re
+import time
 import warnings
 from collections import Counter
 
@@ -9,6 +10,7 @@ import torch
 from engine_ops import stock_save
 
 from ckptlab import load, save
+from ckptlab.engine.verify import verify_loaded
 from ckptlab.errors import LayoutError, MismatchError, PathError, UnsafeError
 
 
@@ -244,3 +246,21 @@ def test_progress_is_told_and_ends_complete(path):
     report = load({"model": {"w": poison(2, 3), "b": poison(3)}}, path, progress=events.append)
     read = [e for e in events if e.phase == "read"]
     assert (read[0].done, read[-1].done, read[-1].total) == (0, report.nbytes, report.nbytes)
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_progress_names_the_tensor_that_was_moved_last(tmp_path, verified):
+    """A listener that takes its time hears of every tensor: the next is moved when it is due again."""
+    keys, events = ["a", "b", "c"], []
+    save({key: torch.ones(300, 200) for key in keys}, tmp_path)
+
+    def slow(event):
+        events.append(event)
+        time.sleep(0.06)
+
+    state = {key: torch.zeros(300, 200) for key in keys}
+    load(state, tmp_path, progress=slow)
+    if verified:
+        events.clear()
+        verify_loaded(state, tmp_path, progress=slow)
+    assert [event.about for event in events if event.about] == keys

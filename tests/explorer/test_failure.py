@@ -16,6 +16,7 @@ FILE = METADATA.files[0]
 
 def lanes():
     timeline = Timeline(2)
+    timeline.hear(Event(1, "read", 512, 4096, 0.05, KEY))
     timeline.hear(Event(1, "read", 1024, 4096, 0.1))
     return timeline.lanes
 
@@ -52,6 +53,7 @@ def test_a_dead_rank():
     assert seen.title == "Rank 1 died; every other rank was stopped"
     assert seen.cause.startswith("killed by SIGKILL")
     assert "memory ran out" in seen.remedy
+    assert seen.tensor == f"{KEY} was the last that it told of"
 
 
 def test_a_hung_rank_shows_its_stack():
