@@ -13,7 +13,7 @@ from ckptlab.cli.terminal import JsonOption, PathArgument, bar, console, table
 from ckptlab.doctor import diagnose
 from ckptlab.errors import PathError
 from ckptlab.plan.diagnose import Diagnosis
-from ckptlab.plan.diagnose.finding import number, shortened
+from ckptlab.plan.diagnose.finding import shortened
 from ckptlab.plan.diagnose.report import standing
 from ckptlab.storage.where import is_url
 
@@ -46,10 +46,7 @@ def doctor(
     """
     with bar(quiet=as_json) as told:
         found = diagnose(path, _target(target), rank=rank, measure=measure, progress=told)
-    chosen = take or []
-    if wrong := [at for at in chosen if not 0 <= at < len(found)]:
-        raise PathError(f"--take {wrong[0]}: there are {number(len(found), 'finding')}, from 0 on", wrong)
-    transform = found.transform_with([found[at] for at in chosen])
+    transform = found.transform_with(take or [])
     if output:
         transform.save(output)
     if as_json:

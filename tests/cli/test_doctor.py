@@ -79,7 +79,7 @@ def test_json_has_every_key_and_the_sure_transform(saved, factory):
         (("nowhere",), "does not exist"),
         (("a b:c",), "no path that exists"),
         (("{factory}:broken",), "no such model"),
-        (("{saved}", "--take", "0"), "--take 0: there are 0 findings"),
+        (("{saved}", "--take", "0"), "no finding 0: there are 0 findings"),
     ],
 )
 def test_wrong_use_is_status_2_and_one_line(saved, factory, words, said):

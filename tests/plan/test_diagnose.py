@@ -329,4 +329,6 @@ def test_findings_are_ordered_by_weight_and_told_with_all_that_is_known():
     records = found.records()
     assert records[0]["keys"] == ["b.w"]
     assert found.transform.dtype == "widen"
-    assert found.transform_with(found[0]).dtype == "narrow"
+    assert found.transform_with(found[0]).dtype == found.transform_with([0]).dtype == "narrow"
+    with pytest.raises(LayoutError, match="no finding 2: there are 2 findings, from 0 on"):
+        found.transform_with([0, 2])

@@ -63,7 +63,8 @@ def _converted(case: Case, stored: str, wanted: str, keys: tuple[str, ...]) -> F
     whole, fractions = _whole(stored), not _whole(wanted)
     kind: Kind = "widened" if exact else "narrowed"
     cost = "" if exact else _loss(stored, wanted)
-    cause = f"{number(len(keys), 'tensor')} are stored as {stored}, the target has {wanted}"
+    verb = "is" if len(keys) == 1 else "are"
+    cause = f"{number(len(keys), 'tensor')} {verb} stored as {stored}, the target has {wanted}"
     if whole == fractions:
         return Finding(
             "number",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from ckptlab.errors import LayoutError
 from ckptlab.plan.diagnose.finding import Finding, Rule, number, shortened
 from ckptlab.plan.diagnose.side import Side
 from ckptlab.plan.transform import Part, Transform
@@ -57,10 +58,19 @@ class Diagnosis:
         """Every remedy that is sure and costs nothing, together: for `load(..., transform=)`."""
         return self.transform_with()
 
-    def transform_with(self, more: Iterable[Finding] | Finding = ()) -> Transform:
-        """The sure remedies and those of `more`, for a reader who has looked at what they cost."""
-        chosen = [more] if isinstance(more, Finding) else list(more)
-        return self.transform_of([it for it in self.findings if it.applied or it in chosen])
+    def transform_with(self, more: Iterable[Finding | int] | Finding | int = ()) -> Transform:
+        """The sure remedies and those of `more`, for a reader who has looked at what they cost.
+
+        `more` are findings, or their numbers as they are shown. Raises `LayoutError` for what is neither.
+        """
+        chosen = [more] if isinstance(more, Finding | int) else list(more)
+        wrong = [it for it in chosen if it not in self.findings and it not in range(len(self))]
+        if wrong:
+            raise LayoutError(
+                f"no finding {wrong[0]!r}: there are {number(len(self), 'finding')}, from 0 on", wrong
+            )
+        taken = [self[it] if isinstance(it, int) else it for it in chosen]
+        return self.transform_of([it for it in self.findings if it.applied or it in taken])
 
     def transform_of(self, findings: Iterable[Finding]) -> Transform:
         """The remedies of these findings, and of no others."""
