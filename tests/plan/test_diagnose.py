@@ -5,6 +5,7 @@ from cases_doctor import REAL, side
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptlab.errors import LayoutError
 from ckptlab.metadata import Tensor
 from ckptlab.plan.bind import bind
 from ckptlab.plan.diagnose import Side, diagnose
