@@ -6,7 +6,6 @@ It owns boxes, a button and a thread. What a finding says, `plan.diagnose` decid
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -27,6 +26,7 @@ from ckptlab.plan.transform import Transform
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.widgets.panels import MUTED, PLAIN, card, heading, said
 from ckptlab.widgets.run import path_of
+from ckptlab.widgets.work import Job
 
 _MOST = 16
 """Ranks that a proof takes at most; it is a proof, not a measurement."""
@@ -45,7 +45,8 @@ class DoctorPanel(ui.VBox):
     def __init__(self, found: Diagnosis, path: str, deadline: float = 600.0) -> None:
         self.found, self._path, self._deadline = found, path, deadline
         self._ranks: LocalRanks | None = None
-        self._thread: threading.Thread | None = None
+        self.status, self._shown = ui.HTML(), ui.HTML()
+        self._job = Job(self.status, self._press)
         self.boxes = [_box(it, i) for i, it in enumerate(found)]
         for box in self.boxes:
             box.observe(lambda _: self._follow(), "value")
@@ -59,9 +60,8 @@ class DoctorPanel(ui.VBox):
             tooltip="Load the target's tensors through this transform on real ranks, then compare",
         )
         self.stop = ui.Button(description="Cancel", icon="stop", disabled=True, tooltip="End the load")
-        self.run.on_click(lambda _: self._begin())
+        self.run.on_click(lambda _: self._job.begin(self._load))
         self.stop.on_click(lambda _: self._ranks.cancel() if self._ranks else None)
-        self.status, self._shown = ui.HTML(), ui.HTML()
         buttons = ui.HBox(
             [self.run, self.stop, self.world],
             layout=ui.Layout(flex_flow="row wrap", grid_gap="2px 14px", align_items="center"),
@@ -103,30 +103,12 @@ class DoctorPanel(ui.VBox):
             self._ranks = None
         super().close()
 
-    def _begin(self) -> None:
-        # The click returns at once: while a handler runs, no other click is heard.
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._press(True)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
     def _press(self, busy: bool) -> None:
         for one in (self.run, self.world, *self.boxes):
             one.disabled = busy
         for box, it in zip(self.boxes, self.found, strict=True):
             box.disabled = busy or it.remedy is None
         self.stop.disabled = not busy
-
-    def _work(self) -> None:
-        try:
-            self._load()
-        except CheckpointError as error:
-            self.status.value = card(error)
-        except Exception as error:  # a thread's traceback would be seen by nobody
-            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
-        finally:
-            self._press(False)
 
     def _load(self) -> None:
         world, wanted = self.world.value, self.found.wanted

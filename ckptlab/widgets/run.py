@@ -33,6 +33,7 @@ from ckptlab.widgets.failure import failure_card
 from ckptlab.widgets.panels import card, fade, heading, said
 from ckptlab.widgets.table import Answers, TableView
 from ckptlab.widgets.view import SceneView, with_picture
+from ckptlab.widgets.work import Job
 
 _REDRAW = 0.1
 """Seconds between two pictures of a run."""
@@ -59,11 +60,11 @@ class RunPanel(ui.VBox):
         self._deaf = session.listen(self._heard)
         self._ranks: LocalRanks | None = None
         self._running: Ranks | None = None
-        self._thread: threading.Thread | None = None
+        self.status = ui.HTML()
+        self._job = Job(self.status, self._press)
         self._following = False
         self.runs: list[Run] = []
         self._controls(deadline)
-        self.status = ui.HTML()
         link = link or uuid.uuid4().hex
         self.view = SceneView(hint="", link=link)
         self.when = SceneView(hint="", link=link)
@@ -118,7 +119,7 @@ class RunPanel(ui.VBox):
         ]
 
     def _wire(self) -> None:
-        self.run.on_click(lambda _: self._begin())
+        self.run.on_click(lambda _: self._job.begin(self._load))
         self.stop.on_click(lambda _: self._running.cancel() if self._running else None)
         self.kill.on_click(lambda _: self._kill())
         self.world.observe(lambda change: self._resize(change.new), "value")
@@ -262,30 +263,12 @@ class RunPanel(ui.VBox):
     def _busy(self) -> bool:
         return not self.stop.disabled
 
-    def _begin(self) -> None:
-        # The click returns at once: while a handler runs, no other click is heard.
-        if self._thread is not None and self._thread.is_alive():
-            return
-        self._press(True)
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
-
     def _press(self, busy: bool) -> None:
         for one in (self.run, self.device, self.world, self.checked, self.limit):
             one.disabled = busy
         self.stop.disabled = not busy
         # There is no rank to kill before the first has told something.
         self.kill.disabled = True
-
-    def _work(self) -> None:
-        try:
-            self._load()
-        except CheckpointError as error:
-            self.status.value = card(error)
-        except Exception as error:  # a thread's traceback would be seen by nobody
-            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
-        finally:
-            self._press(False)
 
     def _load(self) -> None:
         from ckptlab.live.ops import reshard

@@ -16,6 +16,47 @@ from ckptlab.metadata import human_bytes
 from ckptlab.widgets.panels import card, said
 
 
+class Job:
+    """One thing at a time on a thread, so that a click returns at once; what it raises becomes a card.
+
+    `press` is told when it begins and when it is over, to switch buttons.
+    """
+
+    def __init__(self, status: ui.HTML, press: Callable[[bool], None]) -> None:
+        self._status, self._press = status, press
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is at work."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, work: Callable[[], None]) -> None:
+        """Call `work` on a thread; nothing happens if it is at work."""
+        if self.busy:
+            return
+        self._press(True)
+        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait until it is over."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except CancelledError:
+            self._status.value = said("Cancelled.", good=False)
+        except CheckpointError as error:
+            self._status.value = card(error)
+        except Exception as error:  # a thread's traceback would be seen by nobody
+            self._status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._press(False)
+
+
 class Work:
     """Something that takes a while, on a thread: a button, Cancel, a bar and a line of status."""
 
@@ -27,7 +68,7 @@ class Work:
         )
         self.status = ui.HTML()
         self._cancelled = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._job = Job(self.status, self._press)
         self.stop.on_click(lambda _: self._cancelled.set())
 
     @property
@@ -39,34 +80,26 @@ class Work:
     @property
     def busy(self) -> bool:
         """Whether it is at work."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._job.busy
 
     def cancel(self) -> None:
         """End it, and wait until it has ended."""
         self._cancelled.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._job.join()
 
     def begin(self, work: Callable[[Callable[[Event], None]], str]) -> None:
         """Call `work(progress)` on a thread; what it returns is said, what it raises is a card."""
-        if self.busy:
-            return
-        self._cancelled.clear()
-        self.button.disabled, self.stop.disabled, self.bar.value = True, False, 0.0
-        self._thread = threading.Thread(target=self._run, args=(work,), daemon=True)
-        self._thread.start()
 
-    def _run(self, work: Callable[[Callable[[Event], None]], str]) -> None:
-        try:
+        def told() -> None:
             self.status.value = work(self._heard)
-        except CancelledError:
-            self.status.value = said("Cancelled.", good=False)
-        except CheckpointError as error:
-            self.status.value = card(error)
-        except Exception as error:  # a thread's traceback would be seen by nobody
-            self.status.value = card(CheckpointError(f"{type(error).__name__}: {error}"))
-        finally:
-            self.button.disabled, self.stop.disabled = False, True
+
+        if not self.busy:
+            self._cancelled.clear()
+            self.bar.value = 0.0
+            self._job.begin(told)
+
+    def _press(self, busy: bool) -> None:
+        self.button.disabled, self.stop.disabled = busy, not busy
 
     def _heard(self, event: Event) -> None:
         self.share(event.done, event.total)

@@ -145,9 +145,9 @@ def test_another_target_takes_other_ranks(panel):
 
 def test_a_second_press_while_it_runs_does_nothing(panel, monkeypatch):
     hanging(panel, monkeypatch)
-    thread = panel._thread
-    panel._begin()
-    assert panel._thread is thread
+    thread = panel._job._thread
+    panel.run.click()
+    assert panel._job._thread is thread
 
 
 def bit_flipped(file):

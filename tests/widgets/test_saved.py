@@ -39,7 +39,7 @@ def read(path):
     panel = values_view(path)
     panel.look.cancel()
     panel.look.button.click()
-    panel.look._thread.join()
+    panel.look._job.join()
     return panel
 
 
