@@ -310,9 +310,9 @@ class RunPanel(ui.VBox):
                 if timeline.lanes != seen:
                     seen = timeline.lanes
                     self._draw(foretold, timeline.ran, seen)
-                    self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
                     # Ranks elsewhere are not ours to kill.
                     self.kill.disabled = self._own
+                    self.status.value = said(f"Running: {timeline.said(foretold.total)} ...")
 
         painter = threading.Thread(target=draw, daemon=True)
         painter.start()
