@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,7 @@ Keys = str | re.Pattern[str] | Iterable[str] | Callable[[str], bool]
 """Which keys: a pattern as file names have them (`model.*`), a regular expression, names, or a question."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """What is known of one tensor without looking at its chunks."""
 
     fqn: str

@@ -53,8 +53,7 @@ class Stage:
                 places.append((at, back))
         copies = self._copies(sources)
         held = {
-            fqn: replace(
-                one,
+            fqn: one._replace(
                 memory=tuple(copies[at].permute(back) if back else copies[at] for at, back in placed[fqn]),
             )
             for fqn, one in mine.held.items()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import torch
@@ -35,8 +35,7 @@ Path = tuple[str | int, ...]
 _NEVER_STATEFUL = (torch.Tensor, dict)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One value of a state_dict under its fqn, and the keys that lead to it."""
 
     fqn: str
@@ -44,8 +43,7 @@ class Leaf:
     value: Any
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Held:
+class Held(NamedTuple):
     """A tensor as this rank sees it: who holds what, and its own memory.
 
     `memory[i]` is the local torch tensor behind this rank's row i of `mine`; `layout` is known
@@ -212,11 +210,9 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
         spec, local = value._spec, value._local_tensor
         meta = spec.tensor_meta
         assert meta is not None
-        # The mesh lives as long as the values do, and hashing it and the placements takes far longer.
-        where = [
-            (type(p), getattr(p, "dim", None), getattr(p, "split_factor", None)) for p in spec.placements
-        ]
-        key = (id(spec.mesh), meta.shape, meta.dtype, *where)
+        # The mesh lives as long as the values do, and hashing it takes far longer. In some versions of torch
+        # placements of two types may be equal.
+        key = (id(spec.mesh), meta.shape, meta.dtype, spec.placements, *map(type, spec.placements))
         cut = alike.get(key)
         if cut is None:
             cut = alike[key] = _cut(fqn, value, rank)

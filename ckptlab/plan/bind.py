@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import translate
 
 from ckptlab.errors import LayoutError
@@ -120,7 +120,7 @@ def behind(bound: Bound, held: Iterable[Holding]) -> tuple[Holding, ...]:
     found = []
     for one in held:
         for fill in bound.fills.get(one.tensor.fqn, ()):
-            tensor, shards = replace(fill.stored, dtype=one.tensor.dtype), one.shards
+            tensor, shards = fill.stored._replace(dtype=one.tensor.dtype), one.shards
             if not fill.way.plain:
                 key = (fill.way, id(shards))
                 if key not in known:
@@ -188,7 +188,7 @@ def _filled(
     for part in parts:
         tensor = stored[part.fqn]
         assert tensor is not None
-        wrong = fit(replace(tensor, fqn=wanted.fqn), wanted)
+        wrong = fit(tensor._replace(fqn=wanted.fqn), wanted)
         if asked:
             wrong = [it for it in wrong if it.kind != "shape"]
             try:

@@ -6,8 +6,8 @@ Both plans begin here. No bytes, no clocks and no ranks of this process.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
 from ckptlab.metadata import Tensor, meant, near
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Holding:
+class Holding(NamedTuple):
     """One tensor, and which rank holds which box of it."""
 
     tensor: Tensor

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from ckptlab.errors import LayoutError
 from ckptlab.metadata import Tensor, meant
@@ -33,7 +32,7 @@ def implied(transform: Transform, stored: Mapping[str, Tensor | None]) -> dict[s
     for key, tensor in stored.items():
         if key not in gone:
             name = _renamed(transform, key)
-            found[name] = None if tensor is None else replace(tensor, fqn=name)
+            found[name] = None if tensor is None else tensor._replace(fqn=name)
     for fqn, parts in transform.parts.items():
         first = stored.get(parts[0].fqn)
         shape = None if first is None else _shape(fqn, parts, first)

@@ -75,7 +75,7 @@ def renamed(metadata: Metadata, names: Mapping[str, str | None]) -> Metadata:
     ['w']
     """
     # The chunks of a tensor keep their rows, so the tensor stays too.
-    tensors = (replace(t, fqn=names[t.fqn] or LEFT_OUT + t.fqn) for t in metadata.tensors)
+    tensors = (t._replace(fqn=names[t.fqn] or LEFT_OUT + t.fqn) for t in metadata.tensors)
     return replace(
         metadata,
         tensors=tuple(tensors),

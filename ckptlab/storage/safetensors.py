@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NoReturn, TypeGuard
 
@@ -181,7 +181,7 @@ def _whole(fqn: str, parts: Sequence[_Piece], root: str, names: Sequence[str]) -
     shape = tuple(max(ends) for ends in zip(*(part.stop for part in parts), strict=True))
     if not _fits(shape, first.tensor.dtype):
         raise CorruptError(f"{root}: tensor {fqn!r} of {list(shape)} is larger than any memory", [fqn])
-    return replace(first.tensor, shape=shape)
+    return first.tensor._replace(shape=shape)
 
 
 def _boxes(parts: Sequence[_Piece]) -> Boxes:

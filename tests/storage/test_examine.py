@@ -159,9 +159,7 @@ def test_elements_that_are_in_no_chunk(path):
 
 def test_a_dtype_that_is_not_the_stored_one(path):
     def turned(metadata):
-        tensors = [
-            dataclasses.replace(t, dtype="int32") if t.fqn == "model.w" else t for t in metadata.tensors
-        ]
+        tensors = [t._replace(dtype="int32") if t.fqn == "model.w" else t for t in metadata.tensors]
         return dataclasses.replace(metadata, tensors=tuple(tensors))
 
     rewrite(path, turned)
