@@ -186,9 +186,9 @@ def _prepare(
     ready: list[_Ready] = []
 
     def look() -> tuple[Sequence[Mismatch], bool, bool]:
-        with trace.phase("metadata"):
+        with gc_paused(), trace.phase("metadata"):
             checkpoint = _open(path, wish)
-        with trace.phase("plan"), gc_paused():
+        with gc_paused(), trace.phase("plan"):
             target = _target(state_dict, checkpoint.metadata, wish, team)
             targets.append(target)
             # Keys that this rank does not ask for may be asked for by another.
@@ -274,9 +274,14 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
     state = expand(state_dict)
     leaves = flatten(state)
     chosen = selected(leaves, wish.keys)
-    values = {fqn: leaves[fqn].value for fqn in chosen}
-    made = {fqn: materialized(value, wish.device) for fqn, value in values.items() if without_memory(value)}
-    tensors = {fqn: value for fqn, value in values.items() if isinstance(value, torch.Tensor)} | made
+    tensors: dict[str, torch.Tensor] = {}
+    made: dict[str, torch.Tensor] = {}
+    for fqn in chosen:
+        value = leaves[fqn].value
+        if isinstance(value, torch.Tensor):
+            if without_memory(value):
+                value = made[fqn] = materialized(value, wish.device)
+            tensors[fqn] = value
     held = hold(tensors, team.global_rank, team.ranks)
     wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     if wish.transform is not None:

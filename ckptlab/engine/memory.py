@@ -34,6 +34,8 @@ def on_cpu(tensor: torch.Tensor) -> torch.Tensor:
 
 def finish(tensors: Iterable[torch.Tensor]) -> None:
     """Wait for what the caller's streams still do on these tensors' GPUs: other threads will touch them."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
     for gpu in {tensor.device for tensor in tensors if tensor.is_cuda}:
         torch.cuda.current_stream(gpu).synchronize()
 

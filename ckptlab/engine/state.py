@@ -23,6 +23,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Replicate as TorchReplicate
 from torch.distributed.tensor import Shard as TorchShard
+from torch.distributed.tensor._dtensor_spec import DTensorSpec
 from torch.distributed.tensor.placement_types import _StridedShard
 
 from ckptlab.errors import LayoutError
@@ -201,32 +202,32 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor; and for one whose elements do not lie where its placements say.
     """
-    alike: dict[tuple[object, ...], _Cut] = {}
+    alike: dict[int, tuple[DTensorSpec, _Cut]] = {}
     held = {}
     for fqn, value in values.items():
         if not isinstance(value, DTensor):
             held[fqn] = _hold(fqn, value, rank, ranks)
             continue
         spec, local = value._spec, value._local_tensor
-        meta = spec.tensor_meta
-        assert meta is not None
-        # The mesh lives as long as the values do, and hashing it takes far longer. In some versions of torch
-        # placements of two types may be equal.
-        key = (id(spec.mesh), meta.shape, meta.dtype, spec.placements, *map(type, spec.placements))
-        cut = alike.get(key)
-        if cut is None:
-            cut = alike[key] = _cut(fqn, value, rank)
-        dtype, layout, shape, shards, mine, own = cut
+        number = hash(spec)
+        known = alike.get(number)
+        if known is None or not _cut_alike(known[0], spec):
+            known = alike[number] = spec, _cut(fqn, value, rank)
+        dtype, layout, shape, shards, mine, rows, own = known[1]
         if local.numel() != own:
             raise _misplaced(fqn, local.numel(), own, layout, rank)
-        holding = Holding(Tensor(fqn, dtype, shape), shards)
         memory = local.detach() if local.requires_grad else local
-        held[fqn] = Held(holding, mine, (memory,) * len(mine.rank), layout)
+        held[fqn] = Held(Holding(Tensor(fqn, dtype, shape), shards), mine, (memory,) * rows, layout)
     return held
 
 
-_Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards, int]
-"""Dtype, layout, shape, what every rank holds, what this one does, and in how many elements."""
+_Cut = tuple[str, Layout, tuple[int, ...], Shards, Shards, int, int]
+"""Dtype, layout, shape, what every rank holds, what this one does, in how many rows and elements."""
+
+
+def _cut_alike(a: DTensorSpec, b: DTensorSpec) -> bool:
+    """Whether tensors of these specs, whose hashes are the same, are; their own `==` takes twice as long."""
+    return a.mesh is b.mesh and a.tensor_meta == b.tensor_meta and a.placements == b.placements
 
 
 def _misplaced(fqn: str, there: int, told: int, layout: Layout, rank: int) -> LayoutError:
@@ -259,11 +260,11 @@ def _hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Hel
 @lru_cache(maxsize=4096)
 def _sharded(
     mesh: DeviceMesh, placements: tuple[object, ...], size: torch.Size, rank: int
-) -> tuple[Layout, tuple[int, ...], Shards, Shards, int]:
+) -> tuple[Layout, tuple[int, ...], Shards, Shards, int, int]:
     """What every rank holds, and what this one does: found once for all tensors that are sharded alike."""
     layout, shape = Layout(_mesh(mesh), tuple(map(_placement, placements))), tuple(size)
     shards = layout.shards(shape)
-    return layout, shape, shards, (mine := shards.of(rank)), int(mine.boxes.numel.sum())
+    return layout, shape, shards, (mine := shards.of(rank)), len(mine), int(mine.boxes.numel.sum())
 
 
 @lru_cache(maxsize=4096)

@@ -26,7 +26,7 @@ from ckptlab.metadata import Metadata
 from ckptlab.plan.load import Reads
 from ckptlab.plan.spans import cut_one
 from ckptlab.plan.widen import widens
-from ckptlab.storage.crc import crc32, crcs
+from ckptlab.storage.crc import Crcs, crc32, crcs
 from ckptlab.storage.files import Files
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.template import template
@@ -129,7 +129,7 @@ class Source:
             if known is not None and run is not None and not check and self._small(box, reads, held):
                 ones = np.flatnonzero(usual)
                 into = [held[t].piece(*place) for t in ones.tolist()]
-                step = max(1, _BLOCK // known.nbytes)
+                step = max(1, _SEVERAL * _BLOCK // known.nbytes)
                 for at in range(0, len(ones), step):
                     some = chunks[ones[at : at + step]]
                     yield partial(self._read_small, some, known, box, run, into[at : at + step])
@@ -154,27 +154,38 @@ class Source:
         self, chunks: Ints, payload: Payload, box: Box, run: int, into: Sequence[torch.Tensor]
     ) -> Counts:
         """The same box of several chunks that are wrapped in the usual way, a run of bytes in each."""
-        counts, rows = Counts(reads=len(chunks)), self.metadata.chunks
-        size = payload.nbytes // max(1, int(np.prod(payload.shape)))
-        nbytes = box.numel * size
-        whole = nbytes == payload.nbytes
+        rows, dtype = self.metadata.chunks, getattr(torch, payload.dtype)
+        nbytes = box.numel * dtype.itemsize
+        step = max(1, _BLOCK // nbytes)
+        # One piece of memory, which stays in the cache, and the tensors that it is, for all of them.
+        data = np.empty((min(step, len(chunks)), nbytes), np.uint8)
+        tensors = tensors_of(data, payload.dtype, box.shape)
         for file in np.unique(rows.file[chunks]).tolist():
-            ones = np.flatnonzero(rows.file[chunks] == file)
-            starts = rows.start[chunks[ones]]
-            data = np.array(self._at.rows_of(file, starts + payload.start + run * size, nbytes))
-            if whole:
-                at = template(payload.dtype, payload.shape).crc_at
-                stored = np.array(self._at.rows_of(file, starts + at, 4)).view("<u4").ravel()
-                found = crcs(data)
-                for i in np.flatnonzero(found != stored).tolist():
-                    self._at.compare(int(chunks[ones[i]]), int(found[i]), int(stored[i]))
-                counts.checked += len(ones)
-            targets = [into[n] for n in ones.tolist()]
-            # To a GPU they go together, but for those that must be converted first.
-            device = targets[0].device if targets[0].dtype is getattr(torch, payload.dtype) else "cpu"
-            torch._foreach_copy_(targets, tensors_of(data, payload.dtype, box.shape, device))
-        counts.nbytes = nbytes * len(chunks)
-        return counts
+            here = np.flatnonzero(rows.file[chunks] == file)
+            for first in range(0, len(here), step):
+                ones = here[first : first + step]
+                some, found = chunks[ones], data[: len(ones)]
+                start = payload.start + run * dtype.itemsize
+                np.copyto(found, self._at.rows_of(file, rows.start[some] + start, nbytes))
+                if nbytes == payload.nbytes:
+                    self._compare_all(file, some, payload, crcs(found))
+                targets = [into[n] for n in ones.tolist()]
+                if targets[0].is_cuda and targets[0].dtype is dtype:
+                    # To a GPU they go together, but for those that must be converted first.
+                    sources = tensors_of(found, payload.dtype, box.shape, targets[0].device)
+                else:
+                    sources = tensors[: len(ones)]
+                torch._foreach_copy_(targets, sources)
+        checked = len(chunks) if nbytes == payload.nbytes else 0
+        return Counts(nbytes * len(chunks), len(chunks), 4 * checked, checked)
+
+    def _compare_all(self, file: int, chunks: Ints, payload: Payload, found: Crcs) -> None:
+        """Compare the crcs of chunks of one file, wrapped as usual, with those stored with them."""
+        at = template(payload.dtype, payload.shape).crc_at
+        rows = self._at.rows_of(file, self.metadata.chunks.start[chunks] + at, 4)
+        stored = np.ascontiguousarray(rows).view("<u4").ravel()
+        for i in np.flatnonzero(found != stored).tolist():
+            self._at.compare(int(chunks[i]), int(found[i]), int(stored[i]))
 
     def _whole(self, chunk: int, dtype: str, shape: tuple[int, ...]) -> tuple[str, int, memoryview]:
         """Of a chunk wrapped as usual: its file, where its elements begin, room for what is behind."""

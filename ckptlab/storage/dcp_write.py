@@ -37,7 +37,8 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         index = record("MetadataIndex", fqn=name, index=opcodes.NONE)
         file = shared(opcodes.text(metadata.files[extent.file]))
         storage += [index, record.place(file, extent.start, extent.length)]
-    names = {tensor.fqn: shared.number(opcodes.text(tensor.fqn)) for tensor in metadata.tensors}
+    numbers = shared.several([opcodes.text(tensor.fqn) for tensor in metadata.tensors])
+    names = {t.fqn: opcodes.fetch(n) for t, n in zip(metadata.tensors, numbers.tolist(), strict=True)}
     first, corner = metadata.chunks.first.tolist(), metadata.chunks.corner.tolist()
     alike: dict[tuple[object, ...], tuple[bytes, Ints]] = {}
     offsets = [np.zeros(0, np.int64)]
@@ -46,13 +47,12 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         key = (tensor.dtype, tensor.shape, corner[row], first[row + 1] - first[row])
         if key not in alike:
             alike[key] = record.tensor(tensor, metadata.boxes(row))
-        entries += [opcodes.fetch(names[tensor.fqn]), alike[key][0]]
+        entries += [names[tensor.fqn], alike[key][0]]
         offsets.append(alike[key][1])
-    numbers = np.fromiter(names.values(), np.int64, len(names))
     storage.append(record.places(metadata, numbers, np.concatenate(offsets)))
     paths: list[Part] = []
     for fqn, path in metadata.paths.items():
-        name = opcodes.fetch(names[fqn]) if fqn in names else shared(opcodes.text(fqn))
+        name = names[fqn] if fqn in names else shared(opcodes.text(fqn))
         if path == (fqn,):
             paths += [name, name, opcodes.ONE_TUPLE]
             continue

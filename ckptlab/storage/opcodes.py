@@ -100,6 +100,11 @@ class Shared:
             self._made.append(opcodes + b"\x940")
         return at
 
+    def several(self, opcodes: Sequence[bytes]) -> npt.NDArray[np.int64]:
+        """As `number`, of values that are all different, and that nobody else will ask for."""
+        self._made += [one + b"\x940" for one in opcodes]
+        return np.arange(len(self._made) - len(opcodes), len(self._made))
+
     @property
     def definitions(self) -> bytes:
         """To stand right after the header."""

@@ -86,13 +86,13 @@ def write_sidecar(metadata: Metadata, record: bytes) -> bytes:
     kinds: dict[tuple[str, tuple[int, ...]], int] = {}
     layouts: dict[Layout, int] = {}
     placed, paths = metadata.layouts, metadata.paths
+    # Tensors that are sharded alike share their layout, and to hash it for each takes long.
+    shared = {id(layout): layout for layout in placed.values()}
+    number = {known: layouts.setdefault(layout, len(layouts)) for known, layout in shared.items()}
     names = [t.fqn for t in metadata.tensors]
     columns = {
         "kind": [kinds.setdefault((t.dtype, t.shape), len(kinds)) for t in metadata.tensors],
-        "layout": [
-            layouts.setdefault(placed[t.fqn], len(layouts)) if t.fqn in placed else -1
-            for t in metadata.tensors
-        ],
+        "layout": [number[id(placed[t.fqn])] if t.fqn in placed else -1 for t in metadata.tensors],
         **{name: getattr(metadata.chunks, name) for name in list(_COLUMNS)[2:]},
     }
     arrays = {name: np.asarray(column, _COLUMNS[name]) for name, column in columns.items()}

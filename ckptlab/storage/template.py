@@ -35,6 +35,7 @@ _ROOT = "archive/"
 _CRC = 4
 # std::hash of the six record names before it, combined; torch puts it at the head of every serialization id.
 _NAMES_HASH = b"15728199511854643026"
+_FOUR_DIGITS = np.array([b"%04d" % n for n in range(10_000)]).view(np.uint8).reshape(-1, 4)
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Template:
         hashed = _combine_all(hashed, np.full(len(checks), self._version_crc, np.uint64))
         identity = np.empty((len(checks), 40), np.uint8)
         identity[:, :20] = np.frombuffer(_NAMES_HASH, np.uint8)
-        for digit in range(39, 19, -1):
-            identity[:, digit] = hashed % np.uint64(10) + np.uint64(ord("0"))
-            hashed //= np.uint64(10)
+        for at in range(36, 16, -4):
+            identity[:, at : at + 4] = _FOUR_DIGITS[hashed % np.uint64(10_000)]
+            hashed //= np.uint64(10_000)
         after[:, self._id_at : self._id_at + 40] = identity
         for at in self._id_crc_at:
             after[:, at : at + 4] = crcs(identity)[:, None].view(np.uint8)
