@@ -26,7 +26,15 @@ LEVEL = {room: level for level, rooms in enumerate(ROOMS) for room in rooms}
 
 DOORS = {
     "torch": ("engine/", "live/", "dcp/", "lessons/"),
-    "torch.distributed": ("engine/ranks.py", "engine/state.py", "live/", "dcp/", "lessons/"),
+    "torch.distributed": (
+        "engine/ranks.py",
+        "engine/state.py",
+        "engine/held.py",
+        "engine/made.py",
+        "live/",
+        "dcp/",
+        "lessons/",
+    ),
     "pickle": ("storage/torch_save.py", "engine/ranks.py", "live/"),
     "isal": ("storage/",),
     "fsspec": ("storage/remote.py",),

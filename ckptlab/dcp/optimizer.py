@@ -21,7 +21,8 @@ from ckptlab.dcp.api import told_as_stock
 from ckptlab.dcp.default_planner import DefaultLoadPlanner
 from ckptlab.dcp.route import engine_loads
 from ckptlab.dcp.torchs import rest_of
-from ckptlab.engine.state import sharded_like, unflatten
+from ckptlab.engine.made import sharded_like
+from ckptlab.engine.state import unflatten
 from ckptlab.errors import MismatchError
 from ckptlab.metadata import Metadata
 from ckptlab.storage import open_checkpoint

@@ -22,7 +22,9 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from ckptlab.dcp.default_planner import DefaultLoadPlanner
-from ckptlab.engine.state import Held, flatten, hold, without_memory
+from ckptlab.engine.held import Held, hold
+from ckptlab.engine.made import without_memory
+from ckptlab.engine.state import flatten
 from ckptlab.engine.transform import refuse_without_values, sources
 from ckptlab.layout import Box
 from ckptlab.metadata import Tensor
@@ -68,7 +70,7 @@ class TransformPlanner(DefaultLoadPlanner):
         """What this rank reads of the stored tensors. `MismatchError` lists all that does not fit."""
         assert self.metadata is not None
         held = _held(self.state_dict)
-        target = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in self.state_dict}
+        target = {fqn: held[fqn].tensor if fqn in held else None for fqn in self.state_dict}
         bound = bind(self.transform, _told(self.metadata), target)
         strict = not self.allow_partial_load
         refuse("the checkpoint", errors(bound.found, strict, self.transform.dtype))
@@ -84,16 +86,16 @@ class TransformPlanner(DefaultLoadPlanner):
     def _items(self, fqn: str, one: Held) -> list[ReadItem]:
         """The reads that fill one target's views; each is found again by its number."""
         assert self.metadata is not None
-        stored = self.metadata.state_dict_metadata[one.holding.tensor.fqn]
+        stored = self.metadata.state_dict_metadata[one.fqn]
         assert isinstance(stored, TensorStorageMetadata)
         items = []
-        for row in range(len(one.mine)):
-            box = one.mine.boxes[row]
+        for row in range(len(one.cut.mine)):
+            box = one.cut.mine.boxes[row]
             wanted = ChunkStorageMetadata(torch.Size(box.offset), torch.Size(box.shape))
             index = MetadataIndex(fqn, wanted.offsets, len(self._views))
-            local = Box(tuple(one.mine.local[row].tolist()), box.shape)
+            local = Box(tuple(one.cut.mine.local[row].tolist()), box.shape)
             self._views.append(one.piece(row, one.within(row, local)))
-            found = create_read_items_for_chunk_list(one.holding.tensor.fqn, stored, [wanted])
+            found = create_read_items_for_chunk_list(one.fqn, stored, [wanted])
             items += [replace(item, dest_index=index) for item in found]
         return items
 

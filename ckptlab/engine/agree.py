@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from ckptlab.engine.ferry import crc_of
+from ckptlab.engine.held import Held, hold
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Held, Leaf, Path, hold
+from ckptlab.engine.state import Leaf, Path
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Holding, among, merge
@@ -44,7 +45,7 @@ class Offer:
     @cached_property
     def values(self) -> Values:
         """The crc of each plain value."""
-        plain = {fqn: crc_of(held.memory[0]) for fqn, held in self.held.items() if held.plain}
+        plain = {fqn: crc_of(held.memory[0]) for fqn, held in self.held.items() if held.cut.plain}
         return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
 
 
@@ -89,17 +90,15 @@ def announce(mine: Offer, team: Team) -> Told:
     """What this rank tells the others of its offer."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr(list(mine.paths.items())).encode())
-    kinds: dict[tuple[object, ...], int] = {}
+    kinds: dict[int, int] = {}
     kind = np.empty(len(mine.held), np.int64)
-    for i, held in enumerate(mine.held.values()):
-        holding = held.holding
-        # Tensors that are sharded alike share their shards, so they are told of once.
-        same = (id(holding.shards), id(held.layout), holding.tensor.dtype, held.plain)
-        number = kinds.get(same)
+    for i, (_, cut, _) in enumerate(mine.held.values()):
+        # Tensors that are sharded alike share their cut, so it is told of once.
+        number = kinds.get(id(cut))
         if number is None:
-            number = kinds[same] = len(kinds)
-            shards = holding.shards
-            digest.update(f"{holding.tensor.dtype}{holding.tensor.shape}{held.layout}{held.plain}".encode())
+            number = kinds[id(cut)] = len(kinds)
+            shards = cut.shards
+            digest.update(f"{cut.dtype}{cut.shape}{cut.layout}{cut.plain}".encode())
             for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local):
                 digest.update(column.tobytes())
         kind[i] = number
@@ -114,7 +113,7 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
 
     Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
     """
-    layouts = {fqn: held.layout for fqn, held in mine.held.items() if held.layout is not None}
+    layouts = {fqn: held.cut.layout for fqn, held in mine.held.items() if held.cut.layout is not None}
     objects = {fqn: (team.ranks[0], len(data)) for fqn, data in mine.objects.items()}
     if any(other != all_told[0] for other in all_told):
         values = team.gather(mine.values)
@@ -127,7 +126,7 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
         # Ranks outside the team may hold parts too, but they write nothing.
         held = among((h.holding for h in mine.held.values()), team.ranks)
         return Agreed(held, objects, mine.paths, layouts)
-    parts = {fqn: Holding(h.holding.tensor, h.mine) for fqn, h in mine.held.items()}
+    parts = {fqn: Holding(h.tensor, h.cut.mine) for fqn, h in mine.held.items()}
     everyone = team.gather((parts, dict(mine.paths), layouts))
     merged: dict[str, list[Holding]] = {}
     paths: dict[str, Path] = {}

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from ckptlab.engine.ferry import crc_of
+from ckptlab.engine.held import Held
 from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Held
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Box
 
@@ -75,10 +75,10 @@ def replicas_of(held: Mapping[str, Held], team: Team, known: Crcs) -> Replicas:
     shared: dict[int, list[_Shared]] = {}
     crcs: dict[tuple[int, ...], dict[Shard, int]] = {}
     # The same order on every rank, whatever the order of their dicts.
-    for fqn in sorted(fqn for fqn, one in held.items() if not one.plain):
+    for fqn in sorted(fqn for fqn, one in held.items() if not one.cut.plain):
         one = held[fqn]
         # Tensors of one shape under one layout share their shards, and are held alike.
-        alike = id(one.holding.shards)
+        alike = id(one.cut.shards)
         if alike not in shared:
             shared[alike] = _shared(one, team)
         for box, holders, place in shared[alike]:
@@ -110,7 +110,7 @@ _Shared = tuple[Box, tuple[int, ...], tuple[int, Box | None]]
 
 def _shared(held: Held, team: Team) -> list[_Shared]:
     """The boxes of this rank that others of the team hold too; holders ascending."""
-    found = held.holding.shards.distinct
+    found = held.cut.shards.distinct
     rows = np.searchsorted(found.first, np.flatnonzero(found.rank == team.global_rank), side="right") - 1
     shared = []
     for row in rows.tolist():

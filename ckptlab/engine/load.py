@@ -19,20 +19,11 @@ import numpy as np
 import torch
 
 from ckptlab.engine.harmless import harmless
+from ckptlab.engine.held import Held, hold
 from ckptlab.engine.lookup import FAR_READS
+from ckptlab.engine.made import materialized, without_memory
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import (
-    Held,
-    Leaf,
-    expand,
-    flatten,
-    hand_over,
-    hold,
-    materialized,
-    put,
-    runs_code,
-    without_memory,
-)
+from ckptlab.engine.state import Leaf, expand, flatten, hand_over, put, runs_code
 from ckptlab.engine.transfer import Source
 from ckptlab.engine.transform import more_lenient, refuse_without_values, sources
 from ckptlab.errors import CorruptError, LayoutError, UnsafeError
@@ -283,13 +274,14 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
                 value = made[fqn] = materialized(value, wish.device)
             tensors[fqn] = value
     held = hold(tensors, team.global_rank, team.ranks)
-    wanted = {fqn: held[fqn].holding.tensor if fqn in held else None for fqn in chosen}
     if wish.transform is not None:
+        wanted = {fqn: held[fqn].tensor if fqn in held else None for fqn in chosen}
         bound = bind(wish.transform, told(metadata), wanted, leaves)
         made = {fqn: value for fqn, value in made.items() if fqn in bound.filled}
         refuse_without_values(bound, made)
         return _Target(state, leaves, chosen, held, made, bound.found, bound)
-    found = [m for m in check(metadata, wanted) if m.kind != "unexpected" or m.fqn not in leaves]
+    forms = {fqn: held[fqn].cut if fqn in held else None for fqn in chosen}
+    found = [m for m in check(metadata, forms) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
 
@@ -303,11 +295,12 @@ def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
 def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:
     """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
     held = target.sources
-    plan = plan_load(checkpoint.metadata, [Holding(h.holding.tensor, h.mine) for h in held])
+    rows, tensors = checkpoint.metadata.rows, checkpoint.metadata.tensors
+    plan = plan_load(checkpoint.metadata, [Holding(tensors[rows[h.fqn]], h.cut.mine) for h in held])
     _files_there(checkpoint, plan)
     objects = _objects(checkpoint, target.objects)
-    chunks, rows = checkpoint.metadata.chunks, np.unique(plan.chunk)
-    _expect(checkpoint, chunks.file[rows].astype(np.int64), chunks.start[rows], chunks.length[rows])
+    chunks, read = checkpoint.metadata.chunks, np.unique(plan.chunk)
+    _expect(checkpoint, chunks.file[read].astype(np.int64), chunks.start[read], chunks.length[read])
     for reads in plan.reads:
         source.find(reads)
     return _Ready(source, plan, held, objects)
@@ -372,7 +365,7 @@ def _some(keys: Sequence[str]) -> str:
 def _say_losses(it: _Ready) -> None:
     if not (lost := it.source.lost):
         return
-    now = {held.holding.tensor.fqn: held.holding.tensor.dtype for held in it.held}
+    now = {held.fqn: held.cut.dtype for held in it.held}
     lines = [f"  {fqn}, now {now[fqn]}: {loss}" for fqn, loss in lost.items()]
     more = f"\n  and {len(lines) - 10} more tensors" if len(lines) > 10 else ""
     told = "\n".join(lines[:10])

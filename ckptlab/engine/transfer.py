@@ -16,9 +16,9 @@ import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
 from ckptlab.engine.ferry import brought
+from ckptlab.engine.held import Held
 from ckptlab.engine.lookup import FEW, Lookup
 from ckptlab.engine.memory import bits_of, finish, memory_of, tensors_of
-from ckptlab.engine.state import Held
 from ckptlab.events import Trace
 from ckptlab.layout import Box
 from ckptlab.layout.box import Ints

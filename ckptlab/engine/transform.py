@@ -9,12 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from ckptlab.engine.state import Held
+from ckptlab.engine.held import Cut, Held
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Shards
 from ckptlab.metadata import Tensor
 from ckptlab.plan.bind import Bound
-from ckptlab.plan.holding import Holding
 from ckptlab.plan.regrid import Shape
 from ckptlab.plan.transform import POLICIES, Policy, Transform
 from ckptlab.plan.way import Carried, Way, carried
@@ -47,15 +46,15 @@ def sources(bound: Bound, held: Mapping[str, Held], keys: Sequence[str]) -> list
     for fqn in keys:
         for fill in bound.fills.get(fqn, ()):
             one = held[fqn]
-            tensor = Tensor(fill.stored.fqn, one.holding.tensor.dtype, fill.stored.shape)
+            stored, mine = fill.stored, one.cut.mine
             if fill.way.plain:
-                found.append(Held(Holding(tensor, one.holding.shards), one.mine, one.memory))
+                found.append(one._replace(fqn=stored.fqn))
                 continue
-            strides = tuple(memory.stride() for memory in one.memory[: len(one.mine)])
-            key = (fill.way, id(one.mine), strides)
+            strides = tuple(memory.stride() for memory in one.memory[: len(mine)])
+            key = (fill.way, id(mine), strides)
             if key not in known:
-                known[key] = _carried(fill.way, one.mine, strides, f"{fqn!r}, from {tensor.fqn!r}")
-            found.append(_viewed(tensor, known[key], one.memory))
+                known[key] = _carried(fill.way, mine, strides, f"{fqn!r}, from {stored.fqn!r}")
+            found.append(_viewed(stored, one.cut.dtype, known[key], one.memory))
     return found
 
 
@@ -66,12 +65,12 @@ def _carried(way: Way, mine: Shards, strides: tuple[Shape, ...], what: str) -> C
         raise LayoutError(f"{what}: {error}") from None
 
 
-def _viewed(tensor: Tensor, moved: Carried, memory: Sequence[torch.Tensor]) -> Held:
-    """The views of local tensors that are this stored tensor's elements."""
+def _viewed(stored: Tensor, dtype: str, moved: Carried, memory: Sequence[torch.Tensor]) -> Held:
+    """The views of local tensors, which have this dtype, that are this stored tensor's elements."""
     boxes, views = moved.shards.boxes.shapes.tolist(), []
     for shape, row, start, strides in zip(
         boxes, moved.row.tolist(), moved.start.tolist(), moved.strides, strict=True
     ):
         whole = memory[row]
         views.append(whole.as_strided(shape, strides, whole.storage_offset() + start))
-    return Held(Holding(tensor, moved.shards), moved.shards, tuple(views))
+    return Held(stored.fqn, Cut(dtype, stored.shape, moved.shards, moved.shards), tuple(views))

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from ckptlab.engine.applied import applied
+from ckptlab.engine.held import Held, hold
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Held, expand, flatten, hold
+from ckptlab.engine.state import expand, flatten
 from ckptlab.errors import CorruptError
 from ckptlab.events import Progress, Trace, silent
 from ckptlab.metadata import Tensor
@@ -85,27 +86,27 @@ def _pairs(
         some = {fqn: held for fqn, held in wanted.items() if fqn in checkpoint.metadata.rows}
         pairs = _as_stored(checkpoint, some)
     else:
-        tensors = {fqn: held.holding.tensor for fqn, held in wanted.items()}
+        tensors = {fqn: held.tensor for fqn, held in wanted.items()}
         bound = bind(transform, told(checkpoint.metadata), tensors)
         some = {fqn: wanted[fqn] for fqn in bound.fills}
         pairs = _as_transformed(checkpoint, some, bound)
-    nbytes = (int(h.mine.boxes.numel.sum()) * h.memory[0].element_size() for h in some.values() if h.memory)
+    nbytes = (h.cut.numel * h.memory[0].element_size() for h in some.values() if h.memory)
     return pairs, sum(nbytes)
 
 
 def _as_stored(checkpoint: Checkpoint, wanted: Mapping[str, Held]) -> Iterator[_Pair]:
     for fqn, held in wanted.items():
-        for i in range(len(held.mine)):
-            box = held.mine.boxes[i]
+        for i in range(len(held.cut.mine)):
+            box = held.cut.mine.boxes[i]
             yield fqn, held.piece_of(box).cpu(), _stored(checkpoint, fqn, box.slices, box.shape), None
 
 
 def _as_transformed(checkpoint: Checkpoint, wanted: Mapping[str, Held], bound: Bound) -> Iterator[_Pair]:
     for fqn, held in wanted.items():
         parts = [(fill.part, _whole(checkpoint, fill.stored)) for fill in bound.fills[fqn]]
-        values, filled = applied(parts, held.holding.tensor)
-        for i in range(len(held.mine)):
-            box = held.mine.boxes[i]
+        values, filled = applied(parts, held.tensor)
+        for i in range(len(held.cut.mine)):
+            box = held.cut.mine.boxes[i]
             yield fqn, held.piece_of(box).cpu(), values[box.slices], filled[box.slices]
 
 

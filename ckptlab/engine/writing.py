@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from ckptlab.engine.ferry import fetched
+from ckptlab.engine.held import Held
 from ckptlab.engine.memory import finish, memory_of, on_cpu
-from ckptlab.engine.state import Held
 from ckptlab.events import Trace
 from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
@@ -126,7 +126,7 @@ def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> No
         ready = [(frame, _ready(one.piece(*place))) for one, _, frame, place in chunks]
         found = [_put_chunk(stream, frame, piece) for frame, piece in ready]
     if source.crcs is not None:
-        names = ((one.holding.tensor.fqn, box) for one, box, _, _ in chunks)
+        names = ((one.fqn, box) for one, box, _, _ in chunks)
         source.crcs.update(zip(names, found, strict=True))
 
 

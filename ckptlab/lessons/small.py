@@ -50,7 +50,7 @@ def values(tensor: Tensor) -> npt.NDArray[np.float32]:
 
 def target(context: Context, tensor: Tensor, layout: Layout) -> DTensor:
     """Room for what this rank holds under a layout, none of it right yet; axes that cannot cut copy."""
-    from ckptlab.engine.state import blank
+    from ckptlab.engine.made import blank
 
     chosen = fitted(layout, tensor.shape)
     mesh = _device_mesh(chosen.mesh, context.device.partition(":")[0])
@@ -73,7 +73,7 @@ def held_by(context: Context, tensor: Tensor, layout: Layout) -> DTensor:
 @lru_cache(maxsize=32)
 def _device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
     """A mesh makes process groups, which last as long as the ranks: so one a shape."""
-    from ckptlab.engine.state import device_mesh
+    from ckptlab.engine.made import device_mesh
 
     return device_mesh(mesh, device)
 

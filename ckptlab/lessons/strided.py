@@ -100,7 +100,7 @@ def _distributed(context: Context, layout: Layout, rows: int) -> object:
     import torch
     from torch.distributed.tensor import distribute_tensor
 
-    from ckptlab.engine.state import device_mesh, torch_placements
+    from ckptlab.engine.made import device_mesh, torch_placements
 
     mesh = device_mesh(layout.mesh, context.device.partition(":")[0])
     weight = torch.arange(float(rows), device=context.device)[:, None].expand(rows, WIDTH).contiguous()

@@ -103,7 +103,7 @@ def _state(context: Context, number: int) -> dict[str, object]:
     import torch
     from torch.distributed.tensor import distribute_tensor
 
-    from ckptlab.engine.state import device_mesh, torch_placements
+    from ckptlab.engine.made import device_mesh, torch_placements
 
     layout = _layout(context.world)
     mesh = device_mesh(layout.mesh, context.device.partition(":")[0])

@@ -44,7 +44,7 @@ def mended(
     Raises what the load raises: `MismatchError` if the transform leaves something that does not fit.
     """
     from ckptlab import engine
-    from ckptlab.engine.state import blank
+    from ckptlab.engine.made import blank
 
     layout = Layout(Mesh((context.world,)), (Shard(0),))
     mesh = _device_mesh(layout.mesh, context.device.partition(":")[0])
@@ -61,6 +61,6 @@ def mended(
 @lru_cache(maxsize=32)
 def _device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
     """A mesh makes process groups, which last as long as the ranks: so one a shape, not one a run."""
-    from ckptlab.engine.state import device_mesh
+    from ckptlab.engine.made import device_mesh
 
     return device_mesh(mesh, device)

@@ -71,7 +71,8 @@ def reshard(
     import torch
 
     from ckptlab import engine
-    from ckptlab.engine.state import blank, unflatten
+    from ckptlab.engine.made import blank
+    from ckptlab.engine.state import unflatten
 
     began = time.perf_counter()
 
@@ -119,7 +120,7 @@ def reshard(
 @lru_cache(maxsize=32)
 def _device_mesh(mesh: Mesh, device: str) -> DeviceMesh:
     """A mesh makes process groups, which last as long as the ranks: so one a shape, not one a run."""
-    from ckptlab.engine.state import device_mesh
+    from ckptlab.engine.made import device_mesh
 
     return device_mesh(mesh, device)
 

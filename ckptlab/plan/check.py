@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from ckptlab.errors import MismatchError
 from ckptlab.metadata import Metadata, Tensor, near
@@ -31,10 +31,22 @@ class Mismatch:
         return f"{self.kind:10} {self.fqn}: checkpoint {self.stored}, target {self.wanted}. {self.remedy}"
 
 
-def check(metadata: Metadata, target: Mapping[str, Tensor | None]) -> tuple[Mismatch, ...]:
+class Form(Protocol):
+    """What tells whether a tensor fits: a `Tensor`, or all that many of them have in common."""
+
+    @property
+    def dtype(self) -> str:
+        """Named as torch names it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """That of the whole tensor, over all ranks."""
+
+
+def check(metadata: Metadata, target: Mapping[str, Form | None]) -> tuple[Mismatch, ...]:
     """Every key that does not fit, in the target's order, then what the target does not ask for.
 
-    `target` has a tensor under each of its keys, or None for an object.
+    `target` has dtype and shape of a tensor under each of its keys, or None for an object.
 
     `unexpected` findings are of keys that the checkpoint has and the target has not: a load
     leaves them aside, as stock does.
@@ -69,7 +81,7 @@ def check(metadata: Metadata, target: Mapping[str, Tensor | None]) -> tuple[Mism
     return tuple(found)
 
 
-def fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
+def fit(stored: Tensor, wanted: Form | None) -> list[Mismatch]:
     """What does not fit between a stored tensor and the target of the same name; None for an object."""
     if wanted is None:
         return [Mismatch("type", stored.fqn, say(stored), "object", "Give a tensor to load it into.")]
@@ -87,7 +99,7 @@ def fit(stored: Tensor, wanted: Tensor | None) -> list[Mismatch]:
     return found
 
 
-def _why(stored: Tensor, wanted: Tensor) -> str:
+def _why(stored: Tensor, wanted: Form) -> str:
     """The likeliest cause of two shapes that differ."""
     if stored.shape == wanted.shape[::-1]:
         return "One is the transpose of the other."
@@ -97,7 +109,7 @@ def _why(stored: Tensor, wanted: Tensor) -> str:
     return f"The checkpoint has {len(stored.shape)} dims, the target {len(wanted.shape)}."
 
 
-def say(tensor: Tensor | None) -> str:
+def say(tensor: Form | None) -> str:
     """A tensor in words, or an object if it is None."""
     return "object" if tensor is None else f"{tensor.dtype}{list(tensor.shape)}"
 

@@ -80,13 +80,9 @@ def fitted(layout: Layout, shape: tuple[int, ...]) -> Layout:
     return Layout(layout.mesh, placements)
 
 
-def everywhere(tensor: Tensor, ranks: Sequence[int]) -> Holding:
-    """A plain tensor that each of `ranks` holds whole."""
-    return Holding(tensor, _everywhere(tensor.shape, tuple(ranks)))
-
-
 @lru_cache(maxsize=4096)
-def _everywhere(shape: tuple[int, ...], ranks: tuple[int, ...]) -> Shards:
+def everywhere(shape: tuple[int, ...], ranks: tuple[int, ...]) -> Shards:
+    """A plain tensor that each of `ranks` holds whole."""
     ndim = len(shape)
     full = np.array(shape, np.int64).reshape(1, ndim)
     holders = np.array(ranks if all(shape) else (), np.int64)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as stock_dcp
 
 from ckptlab import engine
-from ckptlab.engine.state import blank, device_mesh
+from ckptlab.engine.made import blank, device_mesh
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Holding, fitted
 from ckptlab.plan.load import plan_load
@@ -92,7 +92,7 @@ def save_limit(state, like, path, sync):
 
 
 def _held(fqn, value):
-    return engine.state.hold({fqn: value}, dist.get_rank(), range(dist.get_world_size()))[fqn]
+    return engine.held.hold({fqn: value}, dist.get_rank(), range(dist.get_world_size()))[fqn]
 
 
 def _write(file, batch, at):
@@ -117,7 +117,7 @@ def load_limit(state, path):
         held = _held(fqn, value)
         row = saved.rows[fqn]
         tensor, chunks = saved.tensors[row], saved.boxes(row)
-        reads = plan_load(saved, [Holding(tensor, held.mine)]).reads[0]
+        reads = plan_load(saved, [Holding(tensor, held.cut.mine)]).reads[0]
         for i, chunk in enumerate(reads.chunks[0].tolist()):
             name, base = saved.files[saved.chunks.file[chunk]], int(saved.chunks.start[chunk])
             shape = chunks[chunk - int(saved.chunks.first[row])].shape

@@ -23,7 +23,7 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as stock_dcp
 
 from ckptlab import engine
-from ckptlab.engine.state import blank, device_mesh
+from ckptlab.engine.made import blank, device_mesh
 from ckptlab.layout import Layout
 from ckptlab.live import LocalRanks
 from ckptlab.plan.holding import fitted

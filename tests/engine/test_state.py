@@ -6,7 +6,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.distributed.checkpoint._nested_dict import flatten_state_dict
 
-from ckptlab.engine.state import expand, flatten, hand_over, hold, put, sharded_like, unflatten
+from ckptlab.engine.state import expand, flatten, hand_over, put, unflatten
 from ckptlab.errors import LayoutError
 
 TENSOR = torch.zeros(2)
@@ -95,32 +95,6 @@ def test_a_stateful_is_asked_for_its_state_and_given_it_back():
     assert target["module"] is module
     assert module.weight.tolist() == [[3.0, 3.0]]
     assert target["step"] == 4
-
-
-def test_a_plain_tensor_is_held_whole_by_every_rank():
-    value = torch.ones(3, 2)
-    held = hold({"w": value}, 2, (1, 2))["w"]
-    assert held.plain
-    assert held.layout is None
-    assert held.holding.shards.rank.tolist() == [1, 2]
-    assert len(held.mine) == 1
-    assert held.piece_of(held.mine.boxes[0]).data_ptr() == value.data_ptr()
-    assert len(hold({"none": torch.ones(0, 2)}, 0, (0,))["none"].mine) == 0
-    assert hold({"scalar": torch.tensor(1.0)}, 0, (0,))["scalar"].holding.tensor.shape == ()
-
-
-def test_what_has_no_boxes_is_refused():
-    with pytest.raises(LayoutError, match=r"'w' is a torch.sparse_coo tensor.*to_dense"):
-        hold({"w": torch.eye(2).to_sparse()}, 0, (0,))
-    with pytest.raises(LayoutError, match=r"'w' has dtype torch.bits8"):
-        hold({"w": torch.zeros(2, dtype=torch.uint8).view(torch.bits8)}, 0, (0,))
-
-
-def test_a_plain_parameter_has_plain_state():
-    like = sharded_like(torch.nn.Parameter(torch.ones(2, 3)), (2, 3), torch.float64)
-    assert (like.shape, like.dtype, like.count_nonzero()) == ((2, 3), torch.float64, 0)
-    assert sharded_like(torch.ones(2, 3), (), torch.float32).shape == ()
-    assert sharded_like(None, (4,), torch.int64).tolist() == [0] * 4
 
 
 def test_states_are_asked_and_filled_in_the_order_of_their_keys():

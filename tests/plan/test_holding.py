@@ -34,11 +34,11 @@ def test_each_tensor_under_its_own_layout(some, layout):
 
 
 def test_everywhere_is_whole_on_every_rank():
-    held = everywhere(Tensor("w", "float32", (3, 2)), (1, 4, 5))
-    assert held.shards.rank.tolist() == [1, 4, 5]
-    assert {repr(held.shards.boxes[i]) for i in range(3)} == {"Box[0:3, 0:2]"}
-    assert len(everywhere(Tensor("none", "float32", (3, 0)), range(4)).shards) == 0
-    assert len(everywhere(Tensor("scalar", "float32", ()), range(4)).shards) == 4
+    held = everywhere((3, 2), (1, 4, 5))
+    assert held.rank.tolist() == [1, 4, 5]
+    assert {repr(held.boxes[i]) for i in range(3)} == {"Box[0:3, 0:2]"}
+    assert len(everywhere((3, 0), (0, 1, 2, 3))) == 0
+    assert len(everywhere((), (0, 1, 2, 3))) == 4
 
 
 @settings(deadline=None)
@@ -74,6 +74,6 @@ def test_what_ranks_tell_one_by_one_makes_the_whole(some, layout):
 
 
 def test_ranks_that_tell_of_different_tensors_are_refused():
-    parts = [everywhere(Tensor("w", "float32", (2, n)), [0]) for n in (3, 4, 3)]
+    parts = [Holding(Tensor("w", "float32", (2, n)), everywhere((2, n), (0,))) for n in (3, 4, 3)]
     with pytest.raises(LayoutError, match=r"disagree on tensor 'w': float32\[2, 3\] and float32\[2, 4\]"):
         merge(parts)

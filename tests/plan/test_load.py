@@ -98,5 +98,5 @@ def test_a_hole_that_nobody_wants_is_let_be():
     tensor = Tensor("w", "float32", (6, 2))
     saved = with_chunk(metadata_of([tensor], Layout.parse("3", "Shard(0)")), [0, 1])
     (want,) = holdings([tensor], Layout.parse("3", "Shard(0)"))
-    mine = dataclasses.replace(want, shards=want.shards.of(0))
+    mine = want._replace(shards=want.shards.of(0))
     assert len(plan_load(saved, [mine])) == 1
