@@ -89,7 +89,8 @@ def _pickled(fqn: str, value: object) -> bytes:
 def announce(mine: Offer, team: Team) -> Told:
     """What this rank tells the others of its offer."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr(list(mine.paths.items())).encode())
+    digest.update(repr([list(mine.paths), list(mine.objects)]).encode())
+    digest.update(repr([path for fqn, path in mine.paths.items() if path != (fqn,)]).encode())
     kinds: dict[int, int] = {}
     kind = np.empty(len(mine.held), np.int64)
     for i, (_, cut, _) in enumerate(mine.held.values()):
@@ -103,7 +104,6 @@ def announce(mine: Offer, team: Team) -> Told:
                 digest.update(column.tobytes())
         kind[i] = number
     digest.update(kind.tobytes())
-    digest.update(repr([list(mine.held), list(mine.objects)]).encode())
     values = repr(mine.values).encode() if team.world > 1 else b""
     return Told(digest.digest(), hashlib.blake2b(values, digest_size=16).digest())
 

@@ -73,6 +73,7 @@ class LoadReport:
     fetched: int = 0
 
 
+@gc_paused()
 def load(
     state_dict: MutableMapping[str, Any],
     path: str | os.PathLike[str],
@@ -177,9 +178,9 @@ def _prepare(
     ready: list[_Ready] = []
 
     def look() -> tuple[Sequence[Mismatch], bool, bool]:
-        with gc_paused(), trace.phase("metadata"):
+        with trace.phase("metadata"):
             checkpoint = _open(path, wish)
-        with gc_paused(), trace.phase("plan"):
+        with trace.phase("plan"):
             target = _target(state_dict, checkpoint.metadata, wish, team)
             targets.append(target)
             # Keys that this rank does not ask for may be asked for by another.

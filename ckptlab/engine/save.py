@@ -53,6 +53,7 @@ class SaveReport:
     metadata: Metadata = field(repr=False, compare=False)
 
 
+@gc_paused()
 def save(
     state_dict: Mapping[str, Any],
     path: str | os.PathLike[str],
