@@ -356,7 +356,7 @@ def _say_if_nothing_was_loaded(it: _Ready, target: _Target) -> None:
     if it.of_no_rank and there:
         wanted = _some(target.keys) or "none"
         words = f"nothing was loaded: the target's keys are {wanted}, the checkpoint's {_some(there)}"
-        warnings.warn(words, stacklevel=3)
+        warnings.warn(words, stacklevel=4)
 
 
 def _some(keys: Sequence[str]) -> str:
@@ -370,7 +370,7 @@ def _say_losses(it: _Ready) -> None:
     lines = [f"  {fqn}, now {now[fqn]}: {loss}" for fqn, loss in lost.items()]
     more = f"\n  and {len(lines) - 10} more tensors" if len(lines) > 10 else ""
     told = "\n".join(lines[:10])
-    warnings.warn(f"the target's dtype is narrower than the checkpoint's:\n{told}{more}", stacklevel=3)
+    warnings.warn(f"the target's dtype is narrower than the checkpoint's:\n{told}{more}", stacklevel=4)
 
 
 def _object(checkpoint: Checkpoint, fqn: str) -> Any:

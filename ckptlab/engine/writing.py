@@ -26,6 +26,9 @@ from ckptlab.storage.files import Buffer, Files, Writer
 from ckptlab.storage.template import Template, template
 
 _BLOCK = 1 << 20
+_WRITTEN = 4 << 20
+"""Bytes that are written at once: so that the kernel takes few and large pieces of memory for them."""
+
 _SMALL = 32 << 10
 _FEW = 4
 _MOST_BUFFERS = 1000
@@ -91,7 +94,7 @@ def _rows_in(file: int, metadata: Metadata, group: Writes) -> Ints:
 
 
 class _Stream:
-    """Buffers that follow each other in a file, written about a MiB at a time."""
+    """Buffers that follow each other in a file, written a few MiB at a time."""
 
     def __init__(self, writer: Writer, trace: Trace) -> None:
         self._writer, self._trace = writer, trace
@@ -101,7 +104,7 @@ class _Stream:
     def put(self, buffer: Buffer) -> None:
         self._waiting.append(buffer)
         self.end += len(buffer)
-        if self.end - self._begin >= _BLOCK or len(self._waiting) == _MOST_BUFFERS:
+        if self.end - self._begin >= _WRITTEN or len(self._waiting) == _MOST_BUFFERS:
             self.flush()
 
     def flush(self) -> None:
