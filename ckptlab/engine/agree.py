@@ -22,6 +22,7 @@ from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Leaf, Path
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
+from ckptlab.metadata import Tensor
 from ckptlab.plan.holding import Holding, among, merge
 from ckptlab.storage.crc import crc32
 
@@ -124,7 +125,8 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
                 objects.setdefault(fqn, (rank, length))
     if all(other.held == all_told[0].held for other in all_told):
         # Ranks outside the team may hold parts too, but they write nothing.
-        held = among((h.holding for h in mine.held.values()), team.ranks)
+        every = (Holding(Tensor(f, cut.dtype, cut.shape), cut.shards) for f, cut, _ in mine.held.values())
+        held = among(every, team.ranks)
         return Agreed(held, objects, mine.paths, layouts)
     parts = {fqn: Holding(h.tensor, h.cut.mine) for fqn, h in mine.held.items()}
     everyone = team.gather((parts, dict(mine.paths), layouts))

@@ -24,7 +24,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Layout, Mesh, Placement, Replicate, Shard, Shards, StridedShard
 from ckptlab.metadata import ITEMSIZE, Tensor
-from ckptlab.plan.holding import Holding, everywhere
+from ckptlab.plan.holding import everywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,6 @@ class Held(NamedTuple):
     def tensor(self) -> Tensor:
         """The whole of which this rank has a part."""
         return Tensor(self.fqn, self.cut.dtype, self.cut.shape)
-
-    @property
-    def holding(self) -> Holding:
-        """What every rank holds of it."""
-        return Holding(self.tensor, self.cut.shards)
 
     def piece(self, row: int, within: Box | None) -> torch.Tensor:
         """The part of the memory behind row `row` of `cut.mine`, all of it if `within` is None.

@@ -300,7 +300,7 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     plan = plan_load(checkpoint.metadata, [Holding(tensors[rows[h.fqn]], h.cut.mine) for h in held])
     _files_there(checkpoint, plan)
     objects = _objects(checkpoint, target.objects)
-    chunks, read = checkpoint.metadata.chunks, np.unique(plan.chunk)
+    chunks, read = checkpoint.metadata.chunks, plan.chunks
     _expect(checkpoint, chunks.file[read].astype(np.int64), chunks.start[read], chunks.length[read])
     for reads in plan.reads:
         source.find(reads)
@@ -310,10 +310,10 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
 def _files_there(checkpoint: Checkpoint, plan: LoadPlan) -> None:
     """Every file that the plan reads is there and long enough; said before the target changes."""
     chunks, files = checkpoint.metadata.chunks, checkpoint.metadata.files
-    read = np.unique(plan.chunk)
+    read = plan.chunks
     ends = np.zeros(len(files), np.int64)
     np.maximum.at(ends, chunks.file[read], chunks.start[read] + chunks.length[read])
-    needed = {files[i]: int(ends[i]) for i in np.unique(chunks.file[read]).tolist()}
+    needed = {files[i]: int(ends[i]) for i in np.flatnonzero(ends).tolist()}
     problems = checkpoint.file_problems(needed)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)

@@ -26,9 +26,6 @@ from ckptlab.storage.files import Buffer, Files, Writer
 from ckptlab.storage.template import Template, template
 
 _BLOCK = 1 << 20
-_WRITTEN = 4 << 20
-"""Bytes that are written at once: so that the kernel takes few and large pieces of memory for them."""
-
 _SMALL = 32 << 10
 _FEW = 4
 _MOST_BUFFERS = 1000
@@ -94,7 +91,7 @@ def _rows_in(file: int, metadata: Metadata, group: Writes) -> Ints:
 
 
 class _Stream:
-    """Buffers that follow each other in a file, written a few MiB at a time."""
+    """Buffers that follow each other in a file, written about a MiB at a time."""
 
     def __init__(self, writer: Writer, trace: Trace) -> None:
         self._writer, self._trace = writer, trace
@@ -104,7 +101,7 @@ class _Stream:
     def put(self, buffer: Buffer) -> None:
         self._waiting.append(buffer)
         self.end += len(buffer)
-        if self.end - self._begin >= _WRITTEN or len(self._waiting) == _MOST_BUFFERS:
+        if self.end - self._begin >= _BLOCK or len(self._waiting) == _MOST_BUFFERS:
             self.flush()
 
     def flush(self) -> None:
@@ -136,12 +133,16 @@ def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> No
 def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> list[int]:
     """Many chunks of one dtype and shape, filled in together; the crc of each."""
     step = max(1, _BLOCK // frame.length)
+    # New memory would be dearer than what is done in it.
+    chunks = frame.blank(min(step, len(pieces)))
     found: list[int] = []
     for start in range(0, len(pieces), step):
         together = on_cpu(torch.stack(pieces[start : start + step]))
         payloads = np.frombuffer(memory_of(together), np.uint8).reshape(len(together), -1)
-        checks = crcs(payloads)
-        stream.put(frame.filled(payloads, checks).data.cast("B"))
+        checks, here = crcs(payloads), chunks[: len(payloads)]
+        frame.fill(here, payloads, checks)
+        stream.put(here.data.cast("B"))
+        stream.flush()
         found += checks.tolist()
     return found
 

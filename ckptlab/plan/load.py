@@ -81,6 +81,11 @@ class LoadPlan:
         return _column(r.chunks.ravel() for r in self.reads)
 
     @cached_property
+    def chunks(self) -> Ints:
+        """The rows of all chunks that are read, each once."""
+        return np.flatnonzero(np.bincount(self.chunk))
+
+    @cached_property
     def nbytes(self) -> Ints:
         """The bytes of every read."""
         return _column(np.tile(r.nbytes, len(r.rows)) for r in self.reads)

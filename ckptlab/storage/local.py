@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
-
 from ckptlab.errors import CorruptError, PathError
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Buffer, Ints, Kind, Writer, inside
@@ -25,7 +23,6 @@ _IOV_MAX = min(os.sysconf("SC_IOV_MAX"), 1024)
 _OPEN_FILES = 64
 _SMALL = 1 << 20
 _BLOCK = 1 << 20
-_SHOWN = 16 << 20
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 
 
@@ -42,8 +39,6 @@ class LocalFiles:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root: str = os.fspath(root)
         self._open: dict[str, int] = {}
-        self._maps: dict[str, mmap.mmap] = {}
-        self._shown = 0
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._open)
 
@@ -96,15 +91,13 @@ class LocalFiles:
 
     def read_into(self, name: str, start: int, into: memoryview) -> None:
         """Fill a buffer (contiguous bytes) from byte `start`; `CorruptError` if the file has not enough."""
-        into = into.cast("B")
-        length, done = len(into), 0
+        length = into.nbytes
         if not length:
             return
         with _Reading(self, name, start, length) as file:
-            while length - done >= _BLOCK and self._copied(name, file, start + done, _block(into, done)):
-                done += len(_block(into, done))
+            done = os.preadv(file, [into], start)
             while done < length:
-                got = os.preadv(file, [into[done:]], start + done)
+                got = os.preadv(file, [into.cast("B")[done:]], start + done)
                 if not got:
                     self._require(name, start, length)
                     raise CorruptError(f"{self._path(name)}: changed while it was read", [name])
@@ -115,12 +108,9 @@ class LocalFiles:
         crc = done = 0
         with _Reading(self, name, start, len(into)) as file:
             while done < len(into):
-                block = _block(into, done)
+                block = into[done : done + _BLOCK]
                 last = done + len(block) == len(into)
-                if self._copied(name, file, start + done, block):
-                    got = len(block)
-                else:
-                    got = _at_hand(file, [block, behind] if last and behind else [block], start + done)
+                got = _at_hand(file, [block, behind] if last and behind else [block], start + done)
                 if not got:
                     # The disk is quickest with one request for all of it.
                     block = into[done:]
@@ -212,44 +202,13 @@ class LocalFiles:
     def close(self) -> None:
         """Close what is open; reading again opens it again."""
         with self._lock:
-            self._maps.clear()
             _close_all(self._open)
-
-    def _copied(self, name: str, file: int, start: int, into: memoryview) -> bool:
-        """Fill a large buffer out of the mapped file, if its bytes are in memory.
-
-        A copy of a MiB or more goes past the processor's caches, which the kernel's does not: it takes half
-        as long. What is not in memory comes quicker by other ways.
-        """
-        if len(into) < _BLOCK or not _in_memory(file, start, start + len(into)):
-            return False
-        whole, stop = self._mapped(name, file), start + len(into)
-        if stop > len(whole):
-            return False
-        np.copyto(np.frombuffer(into, np.uint8), np.frombuffer(whole, np.uint8, len(into), start))
-        self._shown += len(into)
-        if self._shown > _SHOWN:
-            # Else all that was read would count as memory of this process.
-            self._shown = 0
-            whole.madvise(mmap.MADV_DONTNEED)
-        return True
-
-    def _mapped(self, name: str, file: int) -> mmap.mmap:
-        """All bytes of a file, mapped; kept while the file is kept open."""
-        whole = self._maps.get(name)
-        if whole is None:
-            whole = mmap.mmap(file, 0, prot=mmap.PROT_READ)
-            with self._lock:
-                if name in self._open:
-                    self._maps[name] = whole
-        return whole
 
     def _path(self, name: str) -> Path:
         return Path(self.root, inside(name, self.root))
 
     def _forget(self, name: str) -> None:
         with self._lock:
-            self._maps.pop(name, None)
             if name in self._open:
                 os.close(self._open.pop(name))
 
@@ -323,21 +282,6 @@ class _LocalWriter:
 
     def sync(self) -> None:
         os.fsync(self._file)
-
-
-def _block(into: memoryview, done: int) -> memoryview:
-    """The next of equal blocks of one to two MiB; all that is left if that is less."""
-    left = len(into) - done
-    return into[done : done + left // max(1, left // _BLOCK)]
-
-
-def _in_memory(file: int, start: int, stop: int) -> bool:
-    """Whether the kernel has the first and the last of these bytes in memory, where it can tell."""
-    one = bytearray(1)
-    try:
-        return bool(_NOWAIT) and all(os.preadv(file, [one], at, _NOWAIT) for at in (start, stop - 1))
-    except OSError:
-        return False
 
 
 def _at_hand(file: int, into: Sequence[memoryview], start: int) -> int:

@@ -57,17 +57,23 @@ class Template:
         """Where the payload's crc stands, as 4 little-endian bytes, counted from the chunk's beginning."""
         return len(self.before) + self.nbytes + self._crc_at[0]
 
-    def filled(self, payloads: Rows, checks: Crcs) -> Rows:
-        """Whole chunks, one a row, `(n, length)`, for payloads, `(n, nbytes)`, both uint8, and their crcs."""
-        chunks = np.empty((len(payloads), self.length), np.uint8)
+    def blank(self, n: int) -> Rows:
+        """Chunks to be filled, one a row, `(n, length)`, uint8."""
+        chunks = np.empty((n, self.length), np.uint8)
+        chunks[:, : len(self.before)] = np.frombuffer(self.before, np.uint8)
+        chunks[:, len(self.before) + self.nbytes :] = np.frombuffer(self._after, np.uint8)
+        return chunks
+
+    def fill(self, chunks: Rows, payloads: Rows, checks: Crcs) -> None:
+        """Make chunks that were blank, or filled before, those of payloads, `(n, nbytes)`, and their crcs."""
         split = len(self.before)
-        chunks[:, :split] = np.frombuffer(self.before, np.uint8)
         chunks[:, split : split + self.nbytes] = payloads
         after = chunks[:, split + self.nbytes :]
-        after[:] = np.frombuffer(self._after, np.uint8)
         for at in self._crc_at:
             after[:, at : at + 4] = checks[:, None].view(np.uint8)
-        hashed = _combine_all(np.full(len(checks), self._hash, np.uint64), checks.astype(np.uint64))
+        hashed = np.full(len(checks), self._hash, np.uint64)
+        # torch leaves a record without bytes out of the hash.
+        hashed = _combine_all(hashed, checks.astype(np.uint64)) if self.nbytes else hashed
         hashed = _combine_all(hashed, np.full(len(checks), self._version_crc, np.uint64))
         identity = np.empty((len(checks), 40), np.uint8)
         identity[:, :20] = np.frombuffer(_NAMES_HASH, np.uint8)
@@ -77,14 +83,12 @@ class Template:
         after[:, self._id_at : self._id_at + 40] = identity
         for at in self._id_crc_at:
             after[:, at : at + 4] = crcs(identity)[:, None].view(np.uint8)
-        return chunks
 
     def after(self, crc: int) -> bytes:
         """The rest, for a payload of this `crc32`."""
         after = bytearray(self._after)
         for at in self._crc_at:
             struct.pack_into("<I", after, at, crc)
-        # torch leaves a record without bytes out of the hash.
         hashed = _combine(self._hash, crc) if self.nbytes else self._hash
         identity = b"%b%020d" % (_NAMES_HASH, _combine(hashed, self._version_crc))
         after[self._id_at : self._id_at + len(identity)] = identity

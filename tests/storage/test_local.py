@@ -66,8 +66,7 @@ def test_what_is_not_in_memory_is_asked_of_the_disk_at_once(files, monkeypatch, 
     def second_block_is_far(fd, buffers, at, flags=0):
         if flags and at and trouble:
             raise OSError(trouble, os.strerror(trouble))
-        if sum(map(len, buffers)) > 1:  # else it is only looked whether a byte is in memory
-            asked.append(sum(map(len, buffers)))
+        asked.append(sum(len(buffer) for buffer in buffers))
         return real(fd, buffers, at, 0)
 
     monkeypatch.setattr(module.os, "preadv", second_block_is_far)
@@ -77,44 +76,8 @@ def test_what_is_not_in_memory_is_asked_of_the_disk_at_once(files, monkeypatch, 
     assert into == data[:-8]
     assert behind == data[-8:]
     assert crc == zlib.crc32(data[:-8])
-    block = len(into) // 4
-    # What is in memory is copied out of a map.
-    wanted = {errno.EAGAIN: [block, 3 * block, 8], errno.EOPNOTSUPP: [block] * 3 + [block + 8], None: [8]}
-    assert asked == wanted[trouble]
-
-
-@pytest.mark.parametrize("checked", [True, False])
-def test_what_is_in_memory_is_copied_out_of_a_map(files, monkeypatch, checked):
-    data = os.urandom((5 << 20) + 77)
-    files.publish("a", data, sync=False)
-    # As the file systems of most disks tell.
-    monkeypatch.setattr(module, "_in_memory", lambda *_: True)
-    monkeypatch.setattr(module.os, "preadv", None)
-    for start, length in [(0, len(data)), (3, 2 << 20), ((4 << 20) + 5, 1 << 20)]:
-        into = bytearray(length)
-        if checked:
-            crc = files.read_checked("a", start, memoryview(into), memoryview(bytearray()))
-            assert crc == zlib.crc32(data[start : start + length])
-        else:
-            files.read_into("a", start, memoryview(into))
-        assert into == data[start : start + length]
-
-
-def test_a_file_that_took_another_ones_place_is_mapped_anew(files):
-    for data in (os.urandom(2 << 20), os.urandom(3 << 20)):
-        files.publish("a", data, sync=False)
-        assert files.read("a", 0, len(data)) == data
-
-
-def test_a_file_that_was_cut_off_since_it_was_mapped_is_told_of(files):
-    files.publish("a", bytes(4 << 20), sync=False)
-    into = memoryview(bytearray(3 << 20))
-    files.read_into("a", 0, into)
-    os.truncate(os.path.join(files.root, "a"), 2 << 20)
-    with pytest.raises(CorruptError, match="wanted bytes 0 to 3145728, but it has only 2097152"):
-        files.read_into("a", 0, into)
-    with pytest.raises(CorruptError, match="wanted bytes 2097152 to 3145728, but it has only 2097152"):
-        files.read_checked("a", 0, into, memoryview(bytearray()))
+    wanted = [1 << 20, (4 << 20) - 8, 8] if trouble == errno.EAGAIN else [1 << 20] * 5
+    assert asked == wanted
 
 
 def test_a_disk_that_fails_while_a_crc_is_taken_is_told_of(files, monkeypatch):
