@@ -20,6 +20,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Partial, Shard, distribute_tensor
 
 import ckptlab
+from ckptlab.engine.held import hold
 from ckptlab.engine.load import LoadReport
 from ckptlab.engine.ranks import Team
 from ckptlab.errors import CheckpointError, MismatchError, PathError
@@ -370,6 +371,26 @@ def apart(ctx, path, kind):
     """A key that names tensors of two shapes, or a tensor here and an object there."""
     ways = {"shape": [torch.zeros(1, 2), torch.zeros(2, 1)], "type": [torch.zeros(2), 3]}[kind]
     return failure(lambda: ckptlab.save({"w": ways[ctx.rank % 2]}, path))
+
+
+def cuts(ctx):
+    """Which of some tensors are held as one that is sharded alike; and whether their memory is their own."""
+    mesh = mesh_of(kind_of(ctx), (2, 2))
+    placed = {
+        "alike": ((4, 6), torch.float32, [Shard(0), Shard(1)]),
+        "again": ((4, 6), torch.float32, [Shard(0), Shard(1)]),
+        "turned": ((4, 6), torch.float32, [Shard(1), Shard(0)]),
+        "strided": ((4, 6), torch.float32, [Shard(0), Shard(0)]),
+        "wider": ((4, 8), torch.float32, [Shard(0), Shard(1)]),
+        "narrow": ((4, 6), torch.bfloat16, [Shard(0), Shard(1)]),
+    }
+    made = {
+        fqn: distribute_tensor(torch.ones(shape, dtype=dtype), mesh, placements)
+        for fqn, (shape, dtype, placements) in placed.items()
+    }
+    held = hold(made, ctx.rank, range(ctx.world))
+    own = all(held[fqn].memory[0].data_ptr() == made[fqn]._local_tensor.data_ptr() for fqn in made)
+    return [fqn for fqn in made if held[fqn].cut is held["alike"].cut], own
 
 
 def partial(ctx, path):

@@ -111,7 +111,11 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
 
 
 def _cut_alike(a: DTensorSpec, b: DTensorSpec) -> bool:
-    """Whether tensors of these specs, whose hashes are the same, are; their own `==` takes twice as long."""
+    """Whether tensors of these specs, whose hashes are the same, are cut alike.
+
+    Their own `==` takes twice as long. In some versions of torch placements of two types may be equal, but
+    then they have not the same hash.
+    """
     return a.mesh is b.mesh and a.tensor_meta == b.tensor_meta and a.placements == b.placements
 
 

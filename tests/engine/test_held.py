@@ -1,5 +1,6 @@
 """Tensors as a rank holds them: boxes and memory."""
 
+import engine_ops as ops
 import pytest
 import torch
 
@@ -24,3 +25,7 @@ def test_what_has_no_boxes_is_refused():
         hold({"w": torch.eye(2).to_sparse()}, 0, (0,))
     with pytest.raises(LayoutError, match=r"'w' has dtype torch.bits8"):
         hold({"w": torch.zeros(2, dtype=torch.uint8).view(torch.bits8)}, 0, (0,))
+
+
+def test_tensors_share_a_cut_only_if_they_are_sharded_alike(ranks4):
+    assert ranks4.run(ops.cuts) == [(["alike", "again"], True)] * 4

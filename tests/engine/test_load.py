@@ -1,5 +1,6 @@
 """A load by one process: into the state's own memory, strictly or not, and what it says of the rest."""
 
+import gc
 import re
 import time
 import warnings
@@ -264,3 +265,13 @@ def test_progress_names_the_tensor_that_was_moved_last(tmp_path, verified):
         events.clear()
         verify_loaded(state, tmp_path, progress=slow)
     assert [event.about for event in events if event.about] == keys
+
+
+def test_garbage_is_collected_again_afterwards(path):
+    assert gc.isenabled()
+    seen = []
+    load({"model": {"b": poison(3)}}, path, progress=lambda _: seen.append(gc.isenabled()))
+    assert set(seen) == {False}
+    with pytest.raises(MismatchError):
+        load({"model": {"b": poison(4)}}, path)
+    assert gc.isenabled()
