@@ -132,7 +132,7 @@ def many_chunks(metadata, n):
         np.arange(n + 1) * 100,
         np.full(n + 1, 100),
     )
-    first = replace(metadata.tensors[0], shape=(n,))
+    first = metadata.tensors[0]._replace(shape=(n,))
     return replace(metadata, tensors=(first, *metadata.tensors[1:]), chunks=columns, objects={})
 
 
