@@ -35,7 +35,7 @@ _ROOT = "archive/"
 _CRC = 4
 # std::hash of the six record names before it, combined; torch puts it at the head of every serialization id.
 _NAMES_HASH = b"15728199511854643026"
-_FOUR_DIGITS = np.array([b"%04d" % n for n in range(10_000)]).view(np.uint8).reshape(-1, 4)
+_FOUR_DIGITS = (np.arange(10_000)[:, None] // [1000, 100, 10, 1] % 10 + ord("0")).astype(np.uint8)
 
 
 @dataclass(frozen=True)
