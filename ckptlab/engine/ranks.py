@@ -107,16 +107,20 @@ class Team:
 
     def _slots(self, data: bytes, size: int) -> list[bytes]:
         """The first `size` bytes that every rank gives, filled up with zeros."""
-        device = dist.distributed_c10d._get_object_coll_device(self.group)
+        device = torch.device(dist.distributed_c10d._get_object_coll_device(self.group))
         mine = torch.frombuffer(bytearray(data[:size].ljust(size, b"\0")), dtype=torch.uint8).to(device)
-        every = [torch.empty_like(mine) for _ in range(self.world)]
-        work = dist.all_gather(every, mine, group=self.group, async_op=True)
-        assert work is not None
-        self._finish(work, _LISTEN if mine.device.type == "cpu" else None)
-        return [slot.cpu().numpy().tobytes() for slot in every]
+        every = torch.empty((self.world, size), dtype=torch.uint8, device=device)
+        # An all_gather goes round all ranks, one after the other; where gloo's threads share few cores,
+        # each of its messages may wait for a thread that is not running.
+        slots = list(every) if self.rank == 0 else None
+        listen = _LISTEN if device.type == "cpu" else None
+        self._finish(dist.gather(mine, slots, self.ranks[0], group=self.group, async_op=True), listen)
+        self._finish(dist.broadcast(every, self.ranks[0], group=self.group, async_op=True), listen)
+        return [slot.tobytes() for slot in every.cpu().numpy()]
 
-    def _finish(self, work: dist.Work, listen: timedelta | None) -> None:
+    def _finish(self, work: dist.Work | None, listen: timedelta | None) -> None:
         """Wait for a collective, and every `listen` for the news that a rank is lost; then `LostError`."""
+        assert work is not None
         while True:
             try:
                 work.wait(listen) if listen else work.wait()
