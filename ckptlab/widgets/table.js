@@ -15,7 +15,7 @@ function make(tag, attributes = {}, ...children) {
 
 class Table {
   constructor(model, el) {
-    Object.assign(this, { model, at: 0, asked: -WAIT, lines: new Map(), uid: `ckt${Math.random().toString(36).slice(2)}` });
+    Object.assign(this, { model, at: 0, typed: 0, asked: -WAIT, lines: new Map(), uid: `ckt${Math.random().toString(36).slice(2)}` });
     this.head = model.get("head");
     this.tree = this.head.tree;
     this.space = make("div", { class: "ckt-space", role: "presentation" });
@@ -55,7 +55,7 @@ class Table {
     if (head.search) {
       this.search = make("input", { type: "search", class: "ckt-search", placeholder: head.search, "aria-label": `search ${head.label}`, spellcheck: "false" });
       this.search.value = model.get("query");
-      this.search.addEventListener("input", () => this.send({ search: this.search.value }));
+      this.search.addEventListener("input", () => this.type());
       this.search.addEventListener("keydown", (ev) => {
         ev.stopPropagation();      // JupyterLab has uses of its own for letters
         if (ev.key === "ArrowDown" || ev.key === "Enter") { this.grid.focus(); ev.preventDefault(); }
@@ -82,6 +82,9 @@ class Table {
   }
 
   send(message) { this.model.send(message); }
+
+  // Numbered, as messages may overtake each other on their way.
+  type() { this.send({ search: this.search.value, view: this.uid, nth: ++this.typed }); }
 
   told(message, buffers) {
     if (!message.csv) return;
@@ -230,7 +233,7 @@ class Table {
     else if (this.search && (ev.key === "Escape" || ev.key === "Backspace" || ev.key.length === 1)) {
       this.search.value = ev.key.length === 1 ? this.search.value + ev.key : ev.key === "Escape" ? "" : this.search.value.slice(0, -1);
       if (ev.key !== "Escape") this.search.focus();
-      this.send({ search: this.search.value });
+      this.type();
     } else return;
     ev.preventDefault();
     ev.stopPropagation();      // JupyterLab would move to another cell

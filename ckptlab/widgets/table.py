@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -58,6 +59,9 @@ class TableView(anywidget.AnyWidget):
     ) -> None:
         self.table, self.name, self._answers = table, name, answers
         self._window, self._token, self._version = (0, most + 12), 0, 0
+        # JupyterLab hands its first messages to the main thread, later ones to another (a subshell).
+        self._one_at_a_time = threading.RLock()
+        self._searched: dict[str, int] = {}
         head = {
             "label": name,
             "columns": [asdict(column) for column in table.columns],
@@ -82,6 +86,10 @@ class TableView(anywidget.AnyWidget):
 
     def hear(self, message: dict[str, Any]) -> None:
         """What the front end tells: lines that it wants, or what was done to one."""
+        with self._one_at_a_time:
+            self._do(message)
+
+    def _do(self, message: dict[str, Any]) -> None:
         did, value = next(iter(message.items()))
         if did == "want":
             first, count = value
@@ -90,7 +98,11 @@ class TableView(anywidget.AnyWidget):
         elif did == "csv":
             self.send({"csv": f"{self.name}.csv"}, [csv_text(self.table).encode()])
         elif did == "search":
-            self._search(value)
+            # The newest may come first; what was typed before it in the same view is no longer wanted.
+            view, nth = message.get("view", ""), message.get("nth", 0)
+            if nth >= self._searched.get(view, 0):
+                self._searched[view] = nth
+                self._search(value)
         else:
             answer = getattr(self._answers, did)
             answer(value)

@@ -1,5 +1,7 @@
 """The table: a page at a time, without a browser; and in Chromium, talking to its Python side."""
 
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -106,6 +108,40 @@ def test_all_of_it_is_exported(many, tmp_path):
     assert data == (tmp_path / "keys.csv").read_bytes()
 
 
+def test_a_search_that_was_overtaken_is_not_shown(many):
+    def typed(query, view, nth):
+        many.view.hear({"search": query, "view": view, "nth": nth})
+        return many.view.query, many.view.page["total"]
+
+    assert typed("1234.wk", "a", 2) == ("1234.wk", 3)
+    assert typed("1234.", "a", 1) == ("1234.wk", 3)
+    assert typed("1234.", "b", 1) == ("1234.", 5)
+    assert typed("1234.wq", "a", 3) == ("1234.wq", 3)
+
+
+def test_messages_to_several_threads_are_answered_one_at_a_time(many):
+    begun, go_on, done = threading.Event(), threading.Event(), []
+
+    def slow(query):
+        begun.set()
+        go_on.wait(20)
+        many.search(query)
+        done.append(query)
+
+    many.view._answers = replace(many.view._answers, search=slow)
+    first = threading.Thread(target=many.view.hear, args=[{"search": "1234.wk"}])
+    first.start()
+    assert begun.wait(20)
+    second = threading.Thread(target=many.view.hear, args=[{"want": [0, 30]}])
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    go_on.set()
+    second.join(20)
+    assert done == ["1234.wk"]
+    assert many.view.page["total"] == 3
+
+
 def test_it_leaves_a_picture_and_words_behind(many):
     data, _ = many.view._repr_mimebundle_()
     assert set(data) >= {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
@@ -161,6 +197,8 @@ def test_keys_walk_search_and_choose(page, many):
     page.get_by_title("model.layers.1234.wk").wait_for()
     comes(page.get_by_role("searchbox").input_value, "1234.wk")
     comes(page.get_by_role("status").inner_text, "1 of 6,000 keys, 32 B")
+    ((_, nth),) = many.view._searched.items()
+    assert nth == len("1234.wk")
     page.keyboard.press("ArrowDown")  # back into the table
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
