@@ -114,8 +114,10 @@ class Team:
         # each of its messages may wait for a thread that is not running.
         slots = list(every) if self.rank == 0 else None
         listen = _LISTEN if device.type == "cpu" else None
-        self._finish(dist.gather(mine, slots, self.ranks[0], group=self.group, async_op=True), listen)
-        self._finish(dist.broadcast(every, self.ranks[0], group=self.group, async_op=True), listen)
+        # By ranks in the group: those in the job are looked up where a group that was destroyed is no more,
+        # and a save under way may outlive that.
+        self._finish(dist.gather(mine, slots, group=self.group, group_dst=0, async_op=True), listen)
+        self._finish(dist.broadcast(every, group=self.group, group_src=0, async_op=True), listen)
         return [slot.tobytes() for slot in every.cpu().numpy()]
 
     def _finish(self, work: dist.Work | None, listen: timedelta | None) -> None:
