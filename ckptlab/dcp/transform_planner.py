@@ -22,7 +22,7 @@ from torch.distributed.checkpoint.planner import LoadItemType, LoadPlan, ReadIte
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from ckptlab.dcp.default_planner import DefaultLoadPlanner
-from ckptlab.engine.held import Held, hold
+from ckptlab.engine.held import Held, HeldTensors, hold
 from ckptlab.engine.made import without_memory
 from ckptlab.engine.state import flatten
 from ckptlab.engine.transform import refuse_without_values, sources
@@ -94,7 +94,7 @@ class TransformPlanner(DefaultLoadPlanner):
             wanted = ChunkStorageMetadata(torch.Size(box.offset), torch.Size(box.shape))
             index = MetadataIndex(fqn, wanted.offsets, len(self._views))
             local = Box(tuple(one.cut.mine.local[row].tolist()), box.shape)
-            self._views.append(one.piece(row, one.within(row, local)))
+            self._views.append(one.piece(row, local))
             found = create_read_items_for_chunk_list(one.fqn, stored, [wanted])
             items += [replace(item, dest_index=index) for item in found]
         return items
@@ -105,7 +105,7 @@ class TransformPlanner(DefaultLoadPlanner):
         return self._views[index.index]
 
 
-def _held(state: Mapping[str, Any]) -> dict[str, Held]:
+def _held(state: Mapping[str, Any]) -> HeldTensors:
     there = dist.is_available() and dist.is_initialized()
     rank, world = (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
     tensors = {fqn: value for fqn, value in state.items() if isinstance(value, torch.Tensor)}

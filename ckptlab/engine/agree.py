@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
 from ckptlab.engine.ferry import crc_of
-from ckptlab.engine.held import Held, hold
+from ckptlab.engine.held import HeldTensors, hold
 from ckptlab.engine.ranks import Team
 from ckptlab.engine.state import Leaf, Path
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
-from ckptlab.metadata import Tensor
-from ckptlab.plan.holding import Holding, among, merge
+from ckptlab.plan.holding import Alike, Holding, Holdings, among, merge
 from ckptlab.storage.crc import crc32
 
 
@@ -39,14 +37,16 @@ class Values:
 class Offer:
     """What one rank brings to a save: tensors it holds, and objects as the bytes that will be stored."""
 
-    held: Mapping[str, Held]
+    held: HeldTensors
     objects: Mapping[str, bytes]
     paths: Mapping[str, Path]
 
     @cached_property
     def values(self) -> Values:
         """The crc of each plain value."""
-        plain = {fqn: crc_of(held.memory[0]) for fqn, held in self.held.items() if held.cut.plain}
+        held = self.held
+        rows = [row for some, cut in held.alike if cut.plain for row in some.tolist()]
+        plain = {held.names[row]: crc_of(held.memory[row][0]) for row in sorted(rows)}
         return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
 
 
@@ -62,7 +62,7 @@ class Told:
 class Agreed:
     """What is saved: every tensor with all its holders, every object with its writing rank and its length."""
 
-    held: tuple[Holding, ...]
+    held: Holdings
     objects: Mapping[str, tuple[int, int]]
     paths: Mapping[str, Path]
     layouts: Mapping[str, Layout]
@@ -92,19 +92,11 @@ def announce(mine: Offer, team: Team) -> Told:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr([list(mine.paths), list(mine.objects)]).encode())
     digest.update(repr([path for fqn, path in mine.paths.items() if path != (fqn,)]).encode())
-    kinds: dict[int, int] = {}
-    kind = np.empty(len(mine.held), np.int64)
-    for i, (_, cut, _) in enumerate(mine.held.values()):
-        # Tensors that are sharded alike share their cut, so it is told of once.
-        number = kinds.get(id(cut))
-        if number is None:
-            number = kinds[id(cut)] = len(kinds)
-            shards = cut.shards
-            digest.update(f"{cut.dtype}{cut.shape}{cut.layout}{cut.plain}".encode())
-            for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local):
-                digest.update(column.tobytes())
-        kind[i] = number
-    digest.update(kind.tobytes())
+    for rows, cut in mine.held.alike:
+        shards = cut.shards
+        digest.update(f"{cut.dtype}{cut.shape}{cut.layout}{cut.plain}{len(rows)}".encode())
+        for column in (shards.rank, shards.boxes.offsets, shards.boxes.shapes, shards.local, rows):
+            digest.update(column.tobytes())
     values = repr(mine.values).encode() if team.world > 1 else b""
     return Told(digest.digest(), hashlib.blake2b(values, digest_size=16).digest())
 
@@ -114,7 +106,11 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
 
     Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
     """
-    layouts = {fqn: held.cut.layout for fqn, held in mine.held.items() if held.cut.layout is not None}
+    held = mine.held
+    layouts: dict[str, Layout] = {}
+    for rows, cut in held.alike:
+        if cut.layout is not None:
+            layouts |= dict.fromkeys([held.names[row] for row in rows.tolist()], cut.layout)
     objects = {fqn: (team.ranks[0], len(data)) for fqn, data in mine.objects.items()}
     if any(other != all_told[0] for other in all_told):
         values = team.gather(mine.values)
@@ -125,10 +121,9 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
                 objects.setdefault(fqn, (rank, length))
     if all(other.held == all_told[0].held for other in all_told):
         # Ranks outside the team may hold parts too, but they write nothing.
-        every = (Holding(Tensor(f, cut.dtype, cut.shape), cut.shards) for f, cut, _ in mine.held.values())
-        held = among(every, team.ranks)
-        return Agreed(held, objects, mine.paths, layouts)
-    parts = {fqn: Holding(h.tensor, h.cut.mine) for fqn, h in mine.held.items()}
+        every = Holdings(held.tensors, [Alike(rows, cut.shards) for rows, cut in held.alike])
+        return Agreed(among(every, team.ranks), objects, mine.paths, layouts)
+    parts = {fqn: Holding(h.tensor, h.cut.mine) for fqn, h in held.items()}
     everyone = team.gather((parts, dict(mine.paths), layouts))
     merged: dict[str, list[Holding]] = {}
     paths: dict[str, Path] = {}
@@ -142,7 +137,7 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
         raise CheckpointError(
             f"tensors on some ranks, objects on others: {', '.join(both)}; a key must name one thing", both
         )
-    return Agreed(tuple(merge(parts) for parts in merged.values()), objects, paths, layouts)
+    return Agreed(Holdings.of(merge(parts) for parts in merged.values()), objects, paths, layouts)
 
 
 def _refuse_different(told: Sequence[Values], objects: Mapping[str, bytes], team: Team) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
 
 from ckptlab.engine.ferry import crc_of
-from ckptlab.engine.held import Held
+from ckptlab.engine.held import Cut, HeldTensors
 from ckptlab.engine.memory import memory_of, on_cpu
 from ckptlab.engine.ranks import Team
 from ckptlab.errors import CheckpointError
@@ -67,29 +68,24 @@ class Replicas:
 NOTHING_SHARED = Replicas({})
 
 
-def replicas_of(held: Mapping[str, Held], team: Team, known: Crcs) -> Replicas:
+def replicas_of(held: HeldTensors, team: Team, known: Crcs) -> Replicas:
     """Take the crc of each shard that others of the team hold too, less those that are `known`.
 
     Plain tensors are passed over: see `agree`.
     """
-    shared: dict[int, list[_Shared]] = {}
+    shared = {id(cut): _shared(cut, team) for _, cut in held.alike if not cut.plain}
     crcs: dict[tuple[int, ...], dict[Shard, int]] = {}
     # The same order on every rank, whatever the order of their dicts.
-    for fqn in sorted(fqn for fqn, one in held.items() if not one.cut.plain):
-        one = held[fqn]
-        # Tensors of one shape under one layout share their shards, and are held alike.
-        alike = id(one.cut.shards)
-        if alike not in shared:
-            shared[alike] = _shared(one, team)
-        for box, holders, place in shared[alike]:
+    for fqn, cut in sorted(zip(held.names, held.cuts, strict=True), key=itemgetter(0)):
+        for box, holders, place in shared.get(id(cut), ()):
             crc = known.get((fqn, box))
             if crc is None:
-                crc = crc_of(one.piece(*place))
+                crc = crc_of(held[fqn].piece(*place))
             crcs.setdefault(holders, {})[fqn, box] = crc
     return Replicas(crcs)
 
 
-def refuse_diverged(told: Sequence[Digests], mine: Replicas, held: Mapping[str, Held], team: Team) -> None:
+def refuse_diverged(told: Sequence[Digests], mine: Replicas, held: HeldTensors, team: Team) -> None:
     """Refuse shards that several ranks hold, and that are not the same bit for bit on all of them.
 
     Every rank of the team calls it with what all ranks told, and raises the same `CheckpointError`: each
@@ -104,13 +100,13 @@ def refuse_diverged(told: Sequence[Digests], mine: Replicas, held: Mapping[str, 
             _refuse([_measured(d, held, team) for d in found[:_MEASURED]] + found[_MEASURED:])
 
 
-_Shared = tuple[Box, tuple[int, ...], tuple[int, Box | None]]
+_Shared = tuple[Box, tuple[int, ...], tuple[int, Box]]
 """A box that several ranks hold, those ranks, and where it lies in this one's memory."""
 
 
-def _shared(held: Held, team: Team) -> list[_Shared]:
+def _shared(cut: Cut, team: Team) -> list[_Shared]:
     """The boxes of this rank that others of the team hold too; holders ascending."""
-    found = held.cut.shards.distinct
+    found = cut.shards.distinct
     rows = np.searchsorted(found.first, np.flatnonzero(found.rank == team.global_rank), side="right") - 1
     shared = []
     for row in rows.tolist():
@@ -118,7 +114,7 @@ def _shared(held: Held, team: Team) -> list[_Shared]:
         holders = tuple(rank for rank in holders if rank in team.ranks)
         if len(holders) > 1:
             box = found.boxes[row]
-            shared.append((box, holders, held.place_of(box)))
+            shared.append((box, holders, cut.place_of(box)))
     return shared
 
 
@@ -143,7 +139,7 @@ def _diverged(told: Sequence[Crcs], ranks: Sequence[int]) -> list[Divergence]:
     return sorted(found, key=lambda d: (d.fqn, d.box.offset))
 
 
-def _measured(found: Divergence, held: Mapping[str, Held], team: Team) -> Divergence:
+def _measured(found: Divergence, held: HeldTensors, team: Team) -> Divergence:
     """How far the ranks are apart: one of the `others` sends its elements to those that differ."""
     source, me = found.others[0], team.global_rank
     mine = None

@@ -6,9 +6,10 @@ and knows no files and no collectives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Layout, Mesh, Placement, Replicate, Shard, Shards, StridedShard
+from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Tensor
 from ckptlab.plan.holding import everywhere
 
@@ -48,6 +50,13 @@ class Cut:
         """Elements that this rank holds."""
         return int(self.mine.boxes.numel.sum())
 
+    def place_of(self, box: Box) -> tuple[int, Box]:
+        """The row of `box` in `mine`, of which it is one, and where it is in the local tensor."""
+        mine = self.mine
+        same = (mine.boxes.offsets == box.offset).all(axis=1) & (mine.boxes.shapes == box.shape).all(axis=1)
+        row = int(np.flatnonzero(same)[0])
+        return row, Box(tuple(mine.local[row].tolist()), box.shape)
+
 
 class Held(NamedTuple):
     """A tensor as this rank sees it: `memory[i]` is the local torch tensor behind row i of `cut.mine`."""
@@ -61,53 +70,126 @@ class Held(NamedTuple):
         """The whole of which this rank has a part."""
         return Tensor(self.fqn, self.cut.dtype, self.cut.shape)
 
-    def piece(self, row: int, within: Box | None) -> torch.Tensor:
-        """The part of the memory behind row `row` of `cut.mine`, all of it if `within` is None.
-
-        `within` counts in the local tensor.
-        """
-        return self.memory[row] if within is None else self.memory[row][within.slices]
-
-    def place_of(self, box: Box) -> tuple[int, Box | None]:
-        """Where `box`, one of those in `cut.mine`, lies in this rank's memory, as `piece` takes it."""
-        mine = self.cut.mine
-        same = (mine.boxes.offsets == box.offset).all(axis=1) & (mine.boxes.shapes == box.shape).all(axis=1)
-        row = int(np.flatnonzero(same)[0])
-        return row, self.within(row, Box(tuple(mine.local[row].tolist()), box.shape))
-
-    def within(self, row: int, box: Box) -> Box | None:
-        """The box, counted in the local tensor, as `piece` takes it: None if that is all there is."""
-        return None if box.shape == tuple(self.memory[row].shape) else box
+    def piece(self, row: int, box: Box) -> torch.Tensor:
+        """The part of the memory behind row `row` of `cut.mine` that is `box`, counted in the local one."""
+        memory = self.memory[row]
+        return memory if box.shape == tuple(memory.shape) else memory[box.slices]
 
     def piece_of(self, box: Box) -> torch.Tensor:
         """The view of this rank's memory that is `box`, one of those in `cut.mine`."""
-        return self.piece(*self.place_of(box))
+        return self.piece(*self.cut.place_of(box))
 
 
-def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) -> dict[str, Held]:
+class HeldAlike(NamedTuple):
+    """Tensors of one cut: their positions among all that are held, ascending."""
+
+    rows: Ints
+    cut: Cut
+
+
+@dataclass(frozen=True, eq=False)
+class HeldTensors(Mapping[str, Held]):
+    """What a rank holds of some tensors, by fqn: one `Held` a tensor, those alike told together.
+
+    A state has thousands of tensors, but few cuts. `memory` is that of each tensor, in the order of `names`.
+    In what a load fills two may have one name; they are told apart by their positions.
+    """
+
+    names: Sequence[str]
+    memory: Sequence[tuple[torch.Tensor, ...]]
+    alike: Sequence[HeldAlike]
+
+    @classmethod
+    def of(cls, held: Iterable[Held]) -> HeldTensors:
+        """These, in their order."""
+        every = tuple(held)
+        rows: dict[int, list[int]] = {}
+        for row, one in enumerate(every):
+            rows.setdefault(id(one.cut), []).append(row)
+        alike = (HeldAlike(np.array(some, np.int64), every[some[0]].cut) for some in rows.values())
+        return cls([one.fqn for one in every], [one.memory for one in every], list(alike))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, fqn: object) -> bool:
+        return fqn in self._row
+
+    def __getitem__(self, fqn: str) -> Held:
+        row = self._row[fqn]
+        return Held(fqn, self.cuts[row], self.memory[row])
+
+    @cached_property
+    def tensors(self) -> Sequence[Tensor]:
+        """The wholes of which this rank has parts."""
+        found = [(name, cut.dtype, cut.shape) for name, cut in zip(self.names, self.cuts, strict=True)]
+        return tuple(map(Tensor._make, found))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of those wholes."""
+        return sum(Tensor("", cut.dtype, cut.shape).nbytes * len(rows) for rows, cut in self.alike)
+
+    @property
+    def locals(self) -> Iterator[torch.Tensor]:
+        """Every local tensor."""
+        return chain.from_iterable(self.memory)
+
+    @cached_property
+    def cuts(self) -> Sequence[Cut]:
+        """The cut of each tensor, in the order of `names`."""
+        found = {row: cut for rows, cut in self.alike for row in rows.tolist()}
+        return [found[row] for row in range(len(self))]
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return dict(zip(self.names, range(len(self)), strict=True))
+
+    def rows_of(self, names: Sequence[str]) -> Ints:
+        """The position of each of these, -1 of what is not held."""
+        if names == self.names:
+            return np.arange(len(self))
+        return np.array([self._row.get(fqn, -1) for fqn in names], np.int64)
+
+    def pieces(self, rows: Ints, row: int, box: Box) -> list[torch.Tensor]:
+        """What `Held.piece` is of the tensors at `rows`, which are of one cut."""
+        memory = [self.memory[one][row] for one in rows.tolist()]
+        whole = not memory or box.shape == tuple(memory[0].shape)
+        return memory if whole else [one[box.slices] for one in memory]
+
+
+def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) -> HeldTensors:
     """What this rank holds of some tensors, and what it knows of the others; plain ones are on all `ranks`.
 
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor; and for one whose elements do not lie where its placements say.
     """
-    alike: dict[int, tuple[DTensorSpec, Cut, int, int]] = {}
-    held = {}
-    for fqn, value in values.items():
+    known: dict[int, tuple[DTensorSpec, Cut, int, int, list[int]]] = {}
+    alike: dict[int, tuple[list[int], Cut]] = {}
+    every: list[tuple[torch.Tensor, ...]] = []
+    for row, (fqn, value) in enumerate(values.items()):
         if not isinstance(value, DTensor):
-            held[fqn] = _hold(fqn, value, rank, ranks)
+            cut, memory = _hold(fqn, value, rank, ranks)
+            alike.setdefault(id(cut), ([], cut))[0].append(row)
+            every.append(memory)
             continue
         spec, local = value._spec, value._local_tensor
         number = hash(spec)
-        known = alike.get(number)
-        if known is None or not _cut_alike(known[0], spec):
+        seen = known.get(number)
+        if seen is None or not _cut_alike(seen[0], spec):
             cut = _cut(fqn, value, rank)
-            known = alike[number] = spec, cut, cut.numel, len(cut.mine)
-        _, cut, numel, rows = known
+            rows = alike.setdefault(id(cut), ([], cut))[0]
+            seen = known[number] = spec, cut, cut.numel, len(cut.mine), rows
+        _, cut, numel, boxes, rows = seen
         if local.numel() != numel:
             raise _misplaced(fqn, local.numel(), cut, rank)
-        memory = local.detach() if local.requires_grad else local
-        held[fqn] = Held(fqn, cut, (memory,) * rows)
-    return held
+        rows.append(row)
+        every.append((local.detach() if local.requires_grad else local,) * boxes)
+    groups = [HeldAlike(np.array(rows, np.int64), cut) for rows, cut in alike.values()]
+    return HeldTensors(list(values), every, groups)
 
 
 def _cut_alike(a: DTensorSpec, b: DTensorSpec) -> bool:
@@ -128,23 +210,35 @@ def _misplaced(fqn: str, there: int, cut: Cut, rank: int) -> LayoutError:
 
 
 def _cut(fqn: str, value: DTensor, rank: int) -> Cut:
-    dtype, spec = _dtype(fqn, value.dtype), value._spec
+    spec = value._spec
     try:
-        layout, shards, mine = _sharded(spec.mesh, spec.placements, value.shape, rank)
-        return Cut(dtype, tuple(value.shape), shards, mine, layout)
+        return _sharded(_dtype(fqn, value.dtype), spec.mesh, spec.placements, value.shape, rank)
     except LayoutError as error:
         raise LayoutError(f"{fqn!r}: {error}") from None
 
 
-def _hold(fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]) -> Held:
+@lru_cache(maxsize=4096)
+def _sharded(
+    dtype: str, mesh: DeviceMesh, placements: tuple[object, ...], size: torch.Size, rank: int
+) -> Cut:
+    """Found once for all tensors that are sharded alike."""
+    layout = Layout(_mesh(mesh), tuple(map(_placement, placements)))
+    shards = layout.shards(tuple(size))
+    return Cut(dtype, tuple(size), shards, shards.of(rank), layout)
+
+
+def _hold(
+    fqn: str, value: torch.Tensor, rank: int, ranks: Sequence[int]
+) -> tuple[Cut, tuple[torch.Tensor, ...]]:
+    """The cut of what is no DTensor, and its memory."""
     dtype = _dtype(fqn, value.dtype)
     if isinstance(value, ShardedTensor):
-        return _hold_sharded(fqn, dtype, value, rank)
+        return _hold_sharded(dtype, value, rank)
     if value.layout is not torch.strided:
         raise LayoutError(
             f"{fqn!r} is a {value.layout} tensor; only dense tensors have chunks, so call .to_dense()"
         )
-    return Held(fqn, _plain(dtype, tuple(value.shape), rank, tuple(ranks)), (value.detach(),))
+    return _plain(dtype, tuple(value.shape), rank, tuple(ranks)), (value.detach(),)
 
 
 @lru_cache(maxsize=4096)
@@ -153,17 +247,7 @@ def _plain(dtype: str, shape: tuple[int, ...], rank: int, ranks: tuple[int, ...]
     return Cut(dtype, shape, shards, shards.of(rank), plain=True)
 
 
-@lru_cache(maxsize=4096)
-def _sharded(
-    mesh: DeviceMesh, placements: tuple[object, ...], size: torch.Size, rank: int
-) -> tuple[Layout, Shards, Shards]:
-    """What every rank holds, and what this one does: found once for all tensors that are sharded alike."""
-    layout = Layout(_mesh(mesh), tuple(map(_placement, placements)))
-    shards = layout.shards(tuple(size))
-    return layout, shards, shards.of(rank)
-
-
-def _hold_sharded(fqn: str, dtype: str, value: ShardedTensor, rank: int) -> Held:
+def _hold_sharded(dtype: str, value: ShardedTensor, rank: int) -> tuple[Cut, tuple[torch.Tensor, ...]]:
     known, shape = value.metadata().shards_metadata, tuple(value.shape)
     ndim = len(shape)
     ranks = [shard.placement.rank() if shard.placement else rank for shard in known]
@@ -177,7 +261,7 @@ def _hold_sharded(fqn: str, dtype: str, value: ShardedTensor, rank: int) -> Held
     assert len(mine) == len(value.local_shards())
     kept = [s.tensor.detach() for s, n in zip(value.local_shards(), mine.boxes.numel, strict=True) if n]
     whole = Shards(shards.rank[full], boxes.take(full), shards.local[full])
-    return Held(fqn, Cut(dtype, shape, whole, whole.of(rank)), tuple(kept))
+    return Cut(dtype, shape, whole, whole.of(rank)), tuple(kept)
 
 
 @lru_cache(maxsize=256)

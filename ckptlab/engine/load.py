@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ckptlab.engine.harmless import harmless
-from ckptlab.engine.held import Held, hold
+from ckptlab.engine.held import HeldTensors, hold
 from ckptlab.engine.lookup import FAR_READS
 from ckptlab.engine.made import materialized, without_memory
 from ckptlab.engine.ranks import Team
@@ -33,7 +33,7 @@ from ckptlab.layout.box import Ints
 from ckptlab.metadata import Keys, Metadata
 from ckptlab.plan.bind import Bound, bind, told
 from ckptlab.plan.check import Mismatch, check, errors, refuse
-from ckptlab.plan.holding import Holding
+from ckptlab.plan.holding import Alike, Holdings
 from ckptlab.plan.load import LoadPlan, plan_load
 from ckptlab.plan.select import LEFT_OUT, Rename, new_names, renamed, selected, under
 from ckptlab.plan.transform import Transform
@@ -120,7 +120,8 @@ def load(
 
         def read() -> None:
             with trace.phase("read", int(it.plan.nbytes.sum())):
-                _fill(it, verify, threads or _threads(team, it.source.files))
+                many = threads or _threads(team, it.source.files)
+                it.source.fill(it.plan, it.held, verify, many)
             if not it.runs_code:
                 commit()
 
@@ -205,7 +206,7 @@ class _Target:
     state: dict[str, Any]
     leaves: Mapping[str, Leaf]
     keys: Sequence[str]
-    held: Mapping[str, Held]
+    held: HeldTensors
     made: Mapping[str, torch.Tensor]
     found: Sequence[Mismatch]
     bound: Bound | None = None
@@ -222,11 +223,12 @@ class _Target:
         return tuple(key for key in self.keys if key in filled and key not in missing)
 
     @cached_property
-    def sources(self) -> list[Held]:
+    def sources(self) -> HeldTensors:
         """The memory to be filled, under the names of the stored tensors that fill it."""
         if self.bound is not None:
-            return sources(self.bound, self.held, self.fitting)
-        return [self.held[fqn] for fqn in self.fitting if fqn in self.held]
+            return HeldTensors.of(sources(self.bound, self.held, self.fitting))
+        names = [fqn for fqn in self.fitting if fqn in self.held]
+        return self.held if names == self.held.names else HeldTensors.of(map(self.held.__getitem__, names))
 
     @cached_property
     def objects(self) -> dict[str, str]:
@@ -245,7 +247,7 @@ class _Ready:
 
     source: Source
     plan: LoadPlan
-    held: Sequence[Held]
+    held: HeldTensors
     objects: Mapping[str, Any]
     of_no_rank: bool = False
     runs_code: bool = True
@@ -281,7 +283,7 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
         made = {fqn: value for fqn, value in made.items() if fqn in bound.filled}
         refuse_without_values(bound, made)
         return _Target(state, leaves, chosen, held, made, bound.found, bound)
-    forms = {fqn: held[fqn].cut if fqn in held else None for fqn in chosen}
+    forms = {**dict.fromkeys(chosen), **dict(zip(held.names, held.cuts, strict=True))}
     found = [m for m in check(metadata, forms) if m.kind != "unexpected" or m.fqn not in leaves]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
@@ -297,7 +299,9 @@ def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Rea
     """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
     held = target.sources
     rows, tensors = checkpoint.metadata.rows, checkpoint.metadata.tensors
-    plan = plan_load(checkpoint.metadata, [Holding(tensors[rows[h.fqn]], h.cut.mine) for h in held])
+    stored = [tensors[rows[fqn]] for fqn in held.names]
+    wants = Holdings(stored, [Alike(some, cut.mine) for some, cut in held.alike])
+    plan = plan_load(checkpoint.metadata, wants)
     _files_there(checkpoint, plan)
     objects = _objects(checkpoint, target.objects)
     chunks, read = checkpoint.metadata.chunks, plan.chunks
@@ -339,11 +343,6 @@ def _expect(checkpoint: Checkpoint, file: Ints, start: Ints, length: Ints) -> No
         checkpoint.files.expect(checkpoint.metadata.files[one], start[here], length[here])
 
 
-def _fill(it: _Ready, verify: bool, threads: int) -> None:
-    work = ((reads, [it.held[i] for i in reads.asked.tolist()]) for reads in it.plan.reads)
-    it.source.fill(work, verify, threads)
-
-
 def _threads(team: Team, files: Files) -> int:
     """How many reads at once if nobody said: one, unless a single rank has the cores alone, or must wait."""
     if not files.mapped:
@@ -366,7 +365,7 @@ def _some(keys: Sequence[str]) -> str:
 def _say_losses(it: _Ready) -> None:
     if not (lost := it.source.lost):
         return
-    now = {held.fqn: held.cut.dtype for held in it.held}
+    now = {fqn: cut.dtype for fqn, cut in zip(it.held.names, it.held.cuts, strict=True)}
     lines = [f"  {fqn}, now {now[fqn]}: {loss}" for fqn, loss in lost.items()]
     more = f"\n  and {len(lines) - 10} more tensors" if len(lines) > 10 else ""
     told = "\n".join(lines[:10])

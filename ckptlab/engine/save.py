@@ -175,7 +175,7 @@ def _threads(team: Team, mine: Offer, files: Files) -> int:
     """How many files each rank writes at once if nobody said: one, unless there is much to write."""
     # A far file is sent part after part, each a wait; the cores that a rank has alone are few.
     many = _FILES if not files.mapped else min(_FILES, os.cpu_count() or 1) if team.world == 1 else 1
-    much = many > 1 and sum(held.tensor.nbytes for held in mine.held.values()) >= _MUCH
+    much = many > 1 and mine.held.nbytes >= _MUCH
     return many if much else 1
 
 

@@ -42,23 +42,22 @@ class Stage:
         """
         found: dict[tuple[object, ...], int] = {}
         sources: list[torch.Tensor] = []
-        placed: dict[str, list[tuple[int, list[int]]]] = {}
-        for fqn, one in mine.held.items():
-            places = placed[fqn] = []
-            for tensor in one.memory:
+        placed: list[list[tuple[int, list[int]]]] = []
+        for memory in mine.held.memory:
+            places = []
+            for tensor in memory:
                 source, back = _in_order(tensor)
                 at = found.setdefault(_identity(source), len(sources))
                 if at == len(sources):
                     sources.append(source)
                 places.append((at, back))
+            placed.append(places)
         copies = self._copies(sources)
-        held = {
-            fqn: one._replace(
-                memory=tuple(copies[at].permute(back) if back else copies[at] for at, back in placed[fqn]),
-            )
-            for fqn, one in mine.held.items()
-        }
-        return replace(mine, held=held)
+        staged = [
+            tuple(copies[at].permute(back) if back else copies[at] for at, back in places)
+            for places in placed
+        ]
+        return replace(mine, held=replace(mine.held, memory=staged))
 
     def _copies(self, sources: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         if not sources:

@@ -6,7 +6,7 @@ storage is counted. It makes no plan and talks to no other rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,14 +16,14 @@ import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
 from ckptlab.engine.ferry import brought
-from ckptlab.engine.held import Held
+from ckptlab.engine.held import HeldTensors
 from ckptlab.engine.lookup import FEW, Lookup
 from ckptlab.engine.memory import bits_of, finish, memory_of, tensors_of
 from ckptlab.events import Trace
 from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import Metadata
-from ckptlab.plan.load import Reads
+from ckptlab.plan.load import LoadPlan, Reads
 from ckptlab.plan.spans import cut_one
 from ckptlab.plan.widen import widens
 from ckptlab.storage.crc import Crcs, crc32, crcs
@@ -37,8 +37,6 @@ _SMALL = 32 << 10
 _SEVERAL = 16
 
 Job = partial[Counts]
-Work = tuple[Reads, Sequence[Held]]
-"""Reads, and what is held of each of their tensors."""
 
 
 @dataclass(eq=False)
@@ -76,15 +74,14 @@ class Source:
         """Look at every chunk that will be read, before a byte of the target changes."""
         self._at.find(reads)
 
-    def fill(self, work: Iterable[Work], verify: bool = False, threads: int = 1) -> None:
-        """Fill the memory of each tensor of some reads, in their order.
+    def fill(self, plan: LoadPlan, held: HeldTensors, verify: bool = False, threads: int = 1) -> None:
+        """Fill the memory of the tensors that a plan asks for: `held`, in the order of what it was made for.
 
         A whole chunk is checked against its stored crc, a part of one only to `verify`.
         """
-        work = list(work)
-        finish(memory for _, held in work for one in held for memory in one.memory)
+        finish(held.locals)
         # All of them before the first: where big tensors pass through the caches, Python is slow.
-        jobs = [job for reads, held in work for job in self._jobs(reads, held, verify)]
+        jobs = [job for reads in plan.reads for job in self._jobs(reads, held, verify)]
         if not self.files.mapped:
             # What is fetched together is then wanted together, and need not be kept for long.
             jobs.sort(key=lambda job: self._at.place(job.args[0]))
@@ -113,31 +110,31 @@ class Source:
         """The key of a chunk's tensor."""
         return self.metadata.tensors[self._at.row(chunk)].fqn
 
-    def _jobs(self, reads: Reads, held: Sequence[Held], verify: bool) -> Iterator[Job]:
+    def _jobs(self, reads: Reads, held: HeldTensors, verify: bool) -> Iterator[Job]:
         row = int(reads.rows[0])
         boxes, dtype = self.metadata.boxes(row), self.metadata.tensors[row].dtype
         checked: set[int] = set()
         for i, column in enumerate(reads.chunk.tolist()):
             shape, box = tuple(boxes.shapes[column].tolist()), reads.source_box(i)
             want, chunks = int(reads.want[i]), reads.first + column
-            place = want, held[0].within(want, reads.target_box(i)) if held else None
+            pieces = held.pieces(reads.asked, want, reads.target_box(i))
             usual = self._at.usual(reads, column)
             known = plain(dtype, shape) if usual.any() else None
             check = verify and column not in checked
             checked.add(column)
             run = _run(known, box) if known is not None else None
-            if known is not None and run is not None and not check and self._small(box, reads, held):
+            if known is not None and run is not None and not check and self._small(box, reads):
                 ones = np.flatnonzero(usual)
-                into = [held[t].piece(*place) for t in ones.tolist()]
+                into = [pieces[t] for t in ones.tolist()]
                 step = max(1, _SEVERAL * _BLOCK // known.nbytes)
                 for at in range(0, len(ones), step):
                     some = chunks[ones[at : at + step]]
                     yield partial(self._read_small, some, known, box, run, into[at : at + step])
                 tensors = np.flatnonzero(~usual).tolist()
             else:
-                tensors = list(range(len(held)))
+                tensors = list(range(len(pieces)))
             for tensor in tensors:
-                chunk, into_one = int(chunks[tensor]), held[tensor].piece(*place)
+                chunk, into_one = int(chunks[tensor]), pieces[tensor]
                 # What has to be copied again comes best out of a map, where there is one.
                 fits = not self.files.mapped or (_direct(into_one, dtype) and into_one.is_contiguous())
                 if usual[tensor] and box.shape == shape and box.numel and fits:
@@ -145,9 +142,9 @@ class Source:
                     continue
                 yield partial(self._read_one, chunk, known if usual[tensor] else None, box, into_one, check)
 
-    def _small(self, box: Box, reads: Reads, held: Sequence[Held]) -> bool:
+    def _small(self, box: Box, reads: Reads) -> bool:
         """Whether reading many tensors together is worth it; what is measured is read one by one."""
-        small = len(held) > FEW and box.numel * reads.itemsize <= _SMALL
+        small = len(reads.rows) > FEW and box.numel * reads.itemsize <= _SMALL
         return self.files.mapped and small and not self.measure
 
     def _read_small(

@@ -12,7 +12,6 @@ import torch
 from ckptlab.engine.held import Cut, Held
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Shards
-from ckptlab.metadata import Tensor
 from ckptlab.plan.bind import Bound
 from ckptlab.plan.regrid import Shape
 from ckptlab.plan.transform import POLICIES, Policy, Transform
@@ -41,20 +40,22 @@ def sources(bound: Bound, held: Mapping[str, Held], keys: Sequence[str]) -> list
 
     Raises `LayoutError` if a shard would be too many boxes of a stored tensor.
     """
-    known: dict[tuple[Way, int, tuple[Shape, ...]], Carried] = {}
+    known: dict[tuple[Way, int, tuple[Shape, ...], str, Shape], tuple[Carried, Cut]] = {}
     found = []
     for fqn in keys:
         for fill in bound.fills.get(fqn, ()):
             one = held[fqn]
-            stored, mine = fill.stored, one.cut.mine
+            stored, mine, dtype = fill.stored, one.cut.mine, one.cut.dtype
             if fill.way.plain:
                 found.append(one._replace(fqn=stored.fqn))
                 continue
             strides = tuple(memory.stride() for memory in one.memory[: len(mine)])
-            key = (fill.way, id(mine), strides)
+            key = (fill.way, id(mine), strides, dtype, stored.shape)
             if key not in known:
-                known[key] = _carried(fill.way, mine, strides, f"{fqn!r}, from {stored.fqn!r}")
-            found.append(_viewed(stored, one.cut.dtype, known[key], one.memory))
+                moved = _carried(fill.way, mine, strides, f"{fqn!r}, from {stored.fqn!r}")
+                known[key] = moved, Cut(dtype, stored.shape, moved.shards, moved.shards)
+            moved, cut = known[key]
+            found.append(Held(stored.fqn, cut, _views(moved, one.memory)))
     return found
 
 
@@ -65,12 +66,12 @@ def _carried(way: Way, mine: Shards, strides: tuple[Shape, ...], what: str) -> C
         raise LayoutError(f"{what}: {error}") from None
 
 
-def _viewed(stored: Tensor, dtype: str, moved: Carried, memory: Sequence[torch.Tensor]) -> Held:
-    """The views of local tensors, which have this dtype, that are this stored tensor's elements."""
+def _views(moved: Carried, memory: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The views of local tensors that are a stored tensor's elements."""
     boxes, views = moved.shards.boxes.shapes.tolist(), []
     for shape, row, start, strides in zip(
         boxes, moved.row.tolist(), moved.start.tolist(), moved.strides, strict=True
     ):
         whole = memory[row]
         views.append(whole.as_strided(shape, strides, whole.storage_offset() + start))
-    return Held(stored.fqn, Cut(dtype, stored.shape, moved.shards, moved.shards), tuple(views))
+    return tuple(views)

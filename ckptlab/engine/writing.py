@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from ckptlab.engine.ferry import fetched
-from ckptlab.engine.held import Held
+from ckptlab.engine.held import HeldTensors
 from ckptlab.engine.memory import finish, memory_of, on_cpu
 from ckptlab.events import Trace
 from ckptlab.layout import Box
@@ -44,9 +45,14 @@ class Source:
 
     plan: SavePlan
     metadata: Metadata
-    held: Mapping[str, Held]
+    held: HeldTensors
     objects: Mapping[str, bytes]
     crcs: Taken | None = None
+
+    @cached_property
+    def rows(self) -> Ints:
+        """Where each tensor of the plan is in `held`, -1 if it is not."""
+        return self.held.rows_of([tensor.fqn for tensor in self.plan.tensors])
 
 
 def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:
@@ -54,7 +60,7 @@ def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, t
 
     A file of which the plan puts nothing is not made. Raises what the first thread to fail raised.
     """
-    finish(memory for held in source.held.values() for memory in held.memory)
+    finish(source.held.locals)
     if len(mine) == 1:
         _write_file(files, mine[0], source, sync, trace)
         return
@@ -112,22 +118,30 @@ class _Stream:
 
 def _put_group(stream: _Stream, group: Writes, rows: Ints, source: Source) -> None:
     tensors, columns = np.divmod(rows, len(group.boxes))
-    held = [source.held[source.plan.tensors[row].fqn] for row in group.rows[tensors].tolist()]
-    where = {}
-    for column, first in zip(*np.unique(columns, return_index=True), strict=True):
-        box = group.boxes[int(column)]
-        # Tensors of a group are held alike, so the box lies at the same place in each.
-        where[int(column)] = (box, template(group.dtype, box.shape), held[first].place_of(box))
-    chunks = [(one, *where[column]) for column, one in zip(columns.tolist(), held, strict=True)]
-    if len(where) == 1 and len(chunks) > _FEW and chunks[0][2].nbytes <= _SMALL:
-        found = _put_small(stream, chunks[0][2], [one.piece(*place) for one, _, _, place in chunks])
+    here = source.rows[group.rows[tensors]]
+    boxes = {column: group.boxes[column] for column in np.unique(columns).tolist()}
+    frames = {column: template(group.dtype, box.shape) for column, box in boxes.items()}
+    pieces = _pieces(source.held, here, columns, boxes)
+    if len(boxes) == 1 and len(rows) > _FEW and (frame := next(iter(frames.values()))).nbytes <= _SMALL:
+        found = _put_small(stream, frame, pieces)
     else:
         # All of them before the first: where big tensors pass through the caches, Python is slow.
-        ready = [(frame, _ready(one.piece(*place))) for one, _, frame, place in chunks]
+        ready = [(frames[c], _ready(piece)) for c, piece in zip(columns.tolist(), pieces, strict=True)]
         found = [_put_chunk(stream, frame, piece) for frame, piece in ready]
     if source.crcs is not None:
-        names = ((one.fqn, box) for one, box, _, _ in chunks)
-        source.crcs.update(zip(names, found, strict=True))
+        names = (source.held.names[row] for row in here.tolist())
+        written = zip(names, (boxes[column] for column in columns.tolist()), strict=True)
+        source.crcs.update(zip(written, found, strict=True))
+
+
+def _pieces(held: HeldTensors, rows: Ints, columns: Ints, boxes: Mapping[int, Box]) -> list[torch.Tensor]:
+    """The memory of box `columns[i]` of the tensor at `rows[i]`, for each i; the tensors are of one cut."""
+    found: dict[int, torch.Tensor] = {}
+    for column, box in boxes.items():
+        here = np.flatnonzero(columns == column)
+        pieces = held.pieces(rows[here], *held.cuts[rows[here[0]]].place_of(box))
+        found |= zip(here.tolist(), pieces, strict=True)
+    return [found[i] for i in range(len(rows))]
 
 
 def _put_small(stream: _Stream, frame: Template, pieces: list[torch.Tensor]) -> list[int]:

@@ -12,7 +12,7 @@ from ckptlab.explorer.held import listed
 from ckptlab.explorer.scene import FILLED, HATCHED, Key, Mark, Note, Panel, Scene, collect
 from ckptlab.layout import Box, Layout
 from ckptlab.metadata import ITEMSIZE, Chunks, Tensor
-from ckptlab.plan.holding import Holding, holdings
+from ckptlab.plan.holding import Holdings, holdings
 from ckptlab.plan.save import plan_save
 from ckptlab.storage.template import template
 
@@ -59,21 +59,18 @@ Rule = Callable[[Job, Sequence[int]], int]
 """Which of a job's holders shall write it, when each rank has so many bytes to write already."""
 
 
-def jobs(held: Sequence[Holding]) -> tuple[Job, ...]:
+def jobs(held: Holdings) -> tuple[Job, ...]:
     """Every box once, in the order they are given out: those of one holder, then the largest first."""
-    groups: dict[tuple[int, str], list[int]] = {}
-    for row, holding in enumerate(held):
-        groups.setdefault((id(holding.shards), holding.tensor.dtype), []).append(row)
     found = []
-    for group, rows in enumerate(groups.values()):
-        tensor = held[rows[0]].tensor
-        each = held[rows[0]].shards.distinct
+    for group, (numbers, shards) in enumerate(held.alike):
+        rows = numbers.tolist()
+        tensor, each = held.tensors[rows[0]], shards.distinct
         for c in range(len(each.boxes)):
             holders = tuple(each.rank[each.first[c] : each.first[c + 1]].tolist())
             cost = each.boxes[c].numel * ITEMSIZE[tensor.dtype]
             order = (len(holders) > 1, -cost if len(holders) > 1 else 0, rows[0], group, c)
             found += [
-                ((*order, row), Job(row, held[row].tensor.fqn, each.boxes[c], cost, holders)) for row in rows
+                ((*order, row), Job(row, held.tensors[row].fqn, each.boxes[c], cost, holders)) for row in rows
             ]
     return tuple(job for _, job in sorted(found, key=lambda pair: pair[0]))
 

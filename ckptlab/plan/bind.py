@@ -15,7 +15,7 @@ from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Shards
 from ckptlab.metadata import Metadata, Tensor, near
 from ckptlab.plan.check import Mismatch, fit, say
-from ckptlab.plan.holding import Holding
+from ckptlab.plan.holding import Holding, Holdings
 from ckptlab.plan.part import Part
 from ckptlab.plan.regrid import without
 from ckptlab.plan.transform import Transform
@@ -101,7 +101,7 @@ def bind(transform: Transform, stored: Told, target: Told, keys: Collection[str]
     return Bound(fills, objects, kept, tuple(found))
 
 
-def behind(bound: Bound, held: Iterable[Holding]) -> tuple[Holding, ...]:
+def behind(bound: Bound, held: Iterable[Holding]) -> Holdings:
     """What a load through a transform asks of the stored tensors, so that `plan.forecast` foretells it.
 
     `held` is what ranks hold of the targets; each local tensor is taken to lie in memory in row-major order.
@@ -127,7 +127,7 @@ def behind(bound: Bound, held: Iterable[Holding]) -> tuple[Holding, ...]:
                     known[key] = carried(fill.way, shards, row_major_strides(shards)).shards
                 shards = known[key]
             found.append(Holding(tensor, shards))
-    return tuple(found)
+    return Holdings.of(found)
 
 
 def _any_of(patterns: Iterable[str]) -> re.Pattern[str]:

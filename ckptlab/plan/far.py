@@ -6,7 +6,7 @@ itself, with its wrapping where that must be looked at. No bytes, no clocks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +56,7 @@ class Asked:
         np.add.at(self.nbytes, rank, nbytes * times)
 
 
-def foretell_far(metadata: Metadata, wants: Sequence[Holding], ranks: Sequence[int], far: Far) -> Asked:
+def foretell_far(metadata: Metadata, wants: Iterable[Holding], ranks: Sequence[int], far: Far) -> Asked:
     """What each of these ranks asks of far storage to load what it wants, and every object.
 
     Exact for chunks that are wrapped as `far` says and go to memory of their own dtype.

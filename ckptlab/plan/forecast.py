@@ -16,7 +16,7 @@ from ckptlab.layout import Boxes, Distinct, Shards, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata
 from ckptlab.plan.far import Far, foretell_far
-from ckptlab.plan.holding import Holding
+from ckptlab.plan.holding import Holding, Holdings
 from ckptlab.plan.load import alike, check_filled
 
 _AT_ONCE = 1 << 22
@@ -117,7 +117,7 @@ class Forecast:
         return np.flatnonzero(self.memory == 0)
 
 
-def forecast(metadata: Metadata, wants: Sequence[Holding], world: int, far: Far | None = None) -> Forecast:
+def forecast(metadata: Metadata, wants: Iterable[Holding], world: int, far: Far | None = None) -> Forecast:
     """What loading `wants` onto `world` ranks will read; of `far` files, also in how many requests.
 
     Raises `CorruptError` for a tensor whose chunks leave wanted elements out, or hold them twice.
@@ -132,14 +132,15 @@ def forecast(metadata: Metadata, wants: Sequence[Holding], world: int, far: Far 
     >>> seen.bytes_by_rank.tolist(), seen.amplification, seen.stock_amplification
     ([32, 32], 1.0, 2.0)
     """
-    distinct = {id(want.shards): want.shards.distinct for want in {id(w.shards): w for w in wants}.values()}
+    wants = Holdings.of(wants)
+    distinct = {id(shards): shards.distinct for _, shards in wants.alike}
     group, first = _groups(distinct.values(), world)
     # Each group by itself, as if it were one rank.
     table, each = np.zeros((len(first), len(metadata.files)), np.int64), np.zeros((5, len(first)), np.int64)
     alone = Forecast(np.arange(len(first)), table, each[0], each[1], each[2], each[3], each[4], 0)
     cuts: dict[tuple[int, int, int], list[tuple[Ints, Holding]]] = {}
-    for rows, asked in alike(metadata, wants):
-        want, row = wants[asked[0]], int(rows[0])
+    for want, rows, _ in alike(metadata, wants):
+        row = int(rows[0])
         count = int(metadata.chunks.first[row + 1] - metadata.chunks.first[row])
         # Other dtypes of one shape meet the same chunks: an optimizer's moments and their parameter.
         cut = (id(want.shards), int(metadata.chunks.corner[row]), count)

@@ -5,14 +5,16 @@ Both plans begin here. No bytes, no clocks and no ranks of this process.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
+from ckptlab.layout.box import Ints
 from ckptlab.metadata import Tensor, meant, near
 
 
@@ -23,9 +25,54 @@ class Holding(NamedTuple):
     shards: Shards
 
 
+class Alike(NamedTuple):
+    """Tensors of one dtype that are held alike: their positions among all, ascending."""
+
+    rows: Ints
+    shards: Shards
+
+
+@dataclass(frozen=True, eq=False)
+class Holdings:
+    """Some tensors, and which rank holds which box of each: one `Holding` a tensor.
+
+    Those alike are told together: a model has thousands of tensors, but few shapes.
+    """
+
+    tensors: Sequence[Tensor]
+    alike: Sequence[Alike]
+
+    @classmethod
+    def of(cls, held: Iterable[Holding]) -> Holdings:
+        """These, in their order; tensors are alike if they share their shards."""
+        if isinstance(held, Holdings):
+            return held
+        every = tuple(held)
+        rows: dict[tuple[int, str], list[int]] = {}
+        for row, (tensor, shards) in enumerate(every):
+            rows.setdefault((id(shards), tensor.dtype), []).append(row)
+        alike = (Alike(np.array(some, np.int64), every[some[0]].shards) for some in rows.values())
+        return cls(tuple(one.tensor for one in every), tuple(alike))
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __getitem__(self, row: int) -> Holding:
+        return Holding(self.tensors[row], self._shards[row])
+
+    def __iter__(self) -> Iterator[Holding]:
+        return map(Holding, self.tensors, self._shards)
+
+    @cached_property
+    def _shards(self) -> list[Shards]:
+        """Those of each tensor."""
+        found = {row: shards for rows, shards in self.alike for row in rows.tolist()}
+        return [found[row] for row in range(len(self))]
+
+
 def holdings(
     tensors: Iterable[Tensor], layout: Layout | Mapping[str, Layout], ranks: Sequence[int] | None = None
-) -> tuple[Holding, ...]:
+) -> Holdings:
     """The tensors under one layout, or each under its own (by fqn); what all ranks hold, or `ranks` alone.
 
     Placements that name a dim which a tensor has not fall back to a replica on every rank, as models
@@ -44,7 +91,7 @@ def holdings(
         if key not in made:
             made[key] = fitted(chosen, tensor.shape).shards(tensor.shape, ranks)
         held.append(Holding(tensor, made[key]))
-    return tuple(held)
+    return Holdings.of(held)
 
 
 def ruled(
@@ -90,15 +137,14 @@ def everywhere(shape: tuple[int, ...], ranks: tuple[int, ...]) -> Shards:
     return Shards(holders, Boxes(corner, np.repeat(full, len(holders), axis=0)), corner)
 
 
-def among(held: Iterable[Holding], ranks: Sequence[int]) -> tuple[Holding, ...]:
+def among(held: Iterable[Holding], ranks: Sequence[int]) -> Holdings:
     """What these ranks alone hold; tensors that shared their shards still do."""
+    every = Holdings.of(held)
     kept: dict[int, Shards] = {}
-    for holding in (rows := tuple(held)):
-        if id(holding.shards) not in kept:
-            kept[id(holding.shards)] = _kept(holding.shards, ranks)
-    if all(id(shards) == known for known, shards in kept.items()):
-        return rows
-    return tuple(Holding(h.tensor, kept[id(h.shards)]) for h in rows)
+    for _, shards in every.alike:
+        if id(shards) not in kept:
+            kept[id(shards)] = _kept(shards, ranks)
+    return Holdings(every.tensors, tuple(Alike(rows, kept[id(shards)]) for rows, shards in every.alike))
 
 
 def _kept(shards: Shards, ranks: Sequence[int]) -> Shards:

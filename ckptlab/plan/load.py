@@ -5,7 +5,6 @@ Only overlaps, each once a rank. It knows no bytes, no files' contents and no "m
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +15,7 @@ from ckptlab.errors import CorruptError
 from ckptlab.layout import Box, Boxes, Overlaps, overlaps
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, Metadata
-from ckptlab.plan.holding import Holding
+from ckptlab.plan.holding import Holding, Holdings
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +93,7 @@ class LoadPlan:
         return len(self.rank)
 
 
-def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
+def plan_load(metadata: Metadata, wants: Iterable[Holding]) -> LoadPlan:
     """The reads that fill every wanted box, for tensors that `plan.check` found to fit.
 
     Raises `CorruptError` for a tensor whose chunks leave wanted elements out, or hold them twice.
@@ -109,36 +108,46 @@ def plan_load(metadata: Metadata, wants: Sequence[Holding]) -> LoadPlan:
     >>> list(zip(plan.rank.tolist(), plan.chunk.tolist(), plan.nbytes.tolist()))
     [(0, 0, 16), (0, 1, 16), (1, 0, 16), (1, 1, 16)]
     """
-    return LoadPlan(
-        tuple(_reads(metadata, wants[asked[0]], rows, asked) for rows, asked in alike(metadata, wants))
-    )
+    return LoadPlan(tuple(_reads(metadata, *one) for one in alike(metadata, Holdings.of(wants))))
 
 
-def alike(metadata: Metadata, wants: Sequence[Holding]) -> list[tuple[Ints, list[int]]]:
+def alike(metadata: Metadata, wants: Holdings) -> list[tuple[Holding, Ints, Ints]]:
     """Tensors of one shape and dtype, saved and wanted under one layout each: they meet in the same boxes.
 
-    Of each such group, the rows of the metadata, and the positions in `wants`.
+    Of each such group, what is wanted of its first tensor, the rows of the metadata, and the positions in
+    `wants`.
     """
-    row, tensors = metadata.rows, metadata.tensors
-    corner, first = metadata.chunks.corner.tolist(), metadata.chunks.first.tolist()
-    groups: defaultdict[tuple[int, int, int, str], tuple[list[int], list[int]]]
-    groups = defaultdict(lambda: ([], []))
-    for i, want in enumerate(wants):
-        t = row[want.tensor.fqn]
-        rows, asked = groups[id(want.shards), corner[t], first[t + 1] - first[t], tensors[t].dtype]
-        rows.append(t)
-        asked.append(i)
-    return [(np.array(rows, np.int64), asked) for rows, asked in groups.values()]
+    row, tensors, wanted = metadata.rows, metadata.tensors, wants.tensors
+    corner, count = metadata.chunks.corner, np.diff(metadata.chunks.first)
+    found = []
+    for asked, shards in wants.alike:
+        rows = np.array([row[wanted[i].fqn] for i in asked.tolist()], np.int64)
+        dtypes = [tensors[t].dtype for t in rows.tolist()]
+        kinds = [corner[rows], count[rows]]
+        if dtypes.count(dtypes[0]) < len(dtypes):
+            kinds.append(np.unique(dtypes, return_inverse=True)[1])
+        for some in _equal(kinds):
+            first = Holding(wanted[asked[some[0]]], shards)
+            found.append((first, rows[some], asked[some]))
+    return found
 
 
-def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Sequence[int]) -> Reads:
+def _equal(columns: Sequence[Ints]) -> list[Ints]:
+    """The rows of some columns that are the same, group by group, as they first appear."""
+    if all((column == column[0]).all() for column in columns):
+        return [np.arange(len(columns[0]))]
+    _, first, group = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
+    return [np.flatnonzero(group.ravel() == g) for g in np.argsort(first).tolist()]
+
+
+def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Ints) -> Reads:
     row = int(rows[0])
     chunks = metadata.boxes(row)
     meet = overlaps(want.shards.boxes, chunks)
     check_filled(want, meet)
     return Reads(
         rows,
-        np.array(asked),
+        asked,
         metadata.chunks.first[rows],
         ITEMSIZE[metadata.tensors[row].dtype],
         want.shards.rank[meet.a],

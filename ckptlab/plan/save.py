@@ -5,7 +5,7 @@ The same holdings give the same plan on every rank. It knows no bytes of any ten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from ckptlab.errors import LayoutError
 from ckptlab.layout import Boxes, Distinct
 from ckptlab.layout.box import Ints
 from ckptlab.metadata import ITEMSIZE, BoxColumns, Chunks, Tensor
-from ckptlab.plan.holding import Holding
+from ckptlab.plan.holding import Holding, Holdings
 
 Length = Callable[[str, tuple[int, ...]], int]
 """Bytes that a chunk of some dtype and shape takes in a file."""
@@ -77,7 +77,7 @@ class SavePlan:
         return Chunks(first, corner, *columns.build(), file, begin, taken), end
 
 
-def plan_save(held: Sequence[Holding], world: int) -> SavePlan:
+def plan_save(held: Iterable[Holding], world: int) -> SavePlan:
     """Choose one writer for each distinct box, so that the busiest rank writes as little as it can.
 
     Boxes that one rank alone holds are given out first; then replicas, largest first, each to the
@@ -91,31 +91,29 @@ def plan_save(held: Sequence[Holding], world: int) -> SavePlan:
     >>> plan.writes[0].writer.tolist(), plan.bytes_by_rank.tolist()
     ([[0, 1]], [16, 16, 0, 0])
     """
-    alike: dict[tuple[int, str], list[int]] = {}
-    for row, holding in enumerate(held):
-        # Tensors of one shape under one layout share their shards, so they are planned together.
-        alike.setdefault((id(holding.shards), holding.tensor.dtype), []).append(row)
+    every = Holdings.of(held)
     distinct: dict[int, Distinct] = {}
     load = np.zeros(world, np.int64)
     groups: list[tuple[Writes, Distinct]] = []
     shared: list[tuple[int, int, int, int]] = []
-    for (shards, dtype), rows in alike.items():
-        if shards not in distinct:
-            distinct[shards] = _distinct(held[rows[0]])
-        part = distinct[shards]
-        group = Writes(np.array(rows), dtype, part.boxes, np.empty((len(rows), len(part.boxes)), np.int64))
+    for rows, shards in every.alike:
+        tensor = every.tensors[rows[0]]
+        if id(shards) not in distinct:
+            distinct[id(shards)] = _distinct(Holding(tensor, shards))
+        part, dtype = distinct[id(shards)], tensor.dtype
+        group = Writes(rows, dtype, part.boxes, np.empty((len(rows), len(part.boxes)), np.int64))
         nbytes = part.boxes.numel * ITEMSIZE[dtype]
         alone = part.holders == 1
         group.writer[:, alone] = part.rank[part.first[:-1][alone]]
         np.add.at(load, part.rank[part.first[:-1][alone]], nbytes[alone] * len(rows))
-        shared += [(-int(nbytes[c]), rows[0], len(groups), int(c)) for c in np.flatnonzero(~alone)]
+        shared += [(-int(nbytes[c]), int(rows[0]), len(groups), int(c)) for c in np.flatnonzero(~alone)]
         groups.append((group, part))
     for cost, _, g, c in sorted(shared):
         group, part = groups[g]
         group.writer[:, c] = _shared_out(
             load, part.rank[part.first[c] : part.first[c + 1]], -cost, len(group.rows)
         )
-    return SavePlan(tuple(h.tensor for h in held), tuple(group for group, _ in groups), load, bool(shared))
+    return SavePlan(tuple(every.tensors), tuple(group for group, _ in groups), load, bool(shared))
 
 
 def _shared_out(load: Ints, holders: Ints, cost: int, n: int) -> Ints:

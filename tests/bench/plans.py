@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.planner import SavePlan, TensorWriteData, Writ
 from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
 from ckptlab.layout import Layout
-from ckptlab.plan.holding import Holding, holdings
+from ckptlab.plan.holding import holdings
 from ckptlab.plan.load import plan_load
 from ckptlab.plan.metadata_of import metadata_of
 from ckptlab.plan.save import plan_save
@@ -117,10 +117,7 @@ def load_row(ranks):
     """One rank's load plan, of FSDP on three quarters as many ranks."""
     tensors = states.llama405b()
     saved = metadata_of(tensors, Layout.parse(str(ranks), "Shard(0)"))
-    wanted = holdings(tensors, Layout.parse(str(ranks * 3 // 4), "Shard(0)"))
-    rank = ranks // 3
-    mine = {id(h.shards): h.shards.of(rank) for h in wanted}
-    wants = [Holding(h.tensor, mine[id(h.shards)]) for h in wanted]
+    wants = holdings(tensors, Layout.parse(str(ranks * 3 // 4), "Shard(0)"), [ranks // 3])
     ours = cpu(lambda: plan_load(saved, wants), 9)
     stored = {}
     for row, tensor in enumerate(tensors):

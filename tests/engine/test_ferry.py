@@ -9,7 +9,7 @@ from seed_ops import same
 import ckptlab
 from ckptlab import open_checkpoint
 from ckptlab.engine import ferry, transfer, writing
-from ckptlab.engine.held import Cut, Held
+from ckptlab.engine.held import Cut, Held, HeldTensors
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
 from ckptlab.layout import Box, Boxes, Shards
@@ -125,10 +125,10 @@ def fill(path, box, into):
     shards = Shards(np.zeros(1, int), Boxes.of([box]), np.zeros((1, 2), np.int64))
     want = Holding(checkpoint.metadata.tensors[0], shards)
     cut = Cut(want.tensor.dtype, want.tensor.shape, want.shards, want.shards)
-    (reads,) = plan_load(checkpoint.metadata, [want]).reads
+    plan = plan_load(checkpoint.metadata, [want])
     with transfer.Source(checkpoint, Trace()) as source:
-        source.find(reads)
-        source.fill([(reads, [Held("w", cut, (into,))])])
+        source.find(plan.reads[0])
+        source.fill(plan, HeldTensors.of([Held("w", cut, (into,))]))
     return source.counts
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ckptlab import load, open_checkpoint, save
 from ckptlab.engine.counts import Lost
-from ckptlab.engine.held import Cut, Held
+from ckptlab.engine.held import Cut, Held, HeldTensors
 from ckptlab.engine.transfer import Source
 from ckptlab.errors import CorruptError
 from ckptlab.events import Trace
@@ -78,10 +78,10 @@ def read(checkpoint, box, into, verify=False):
     corner = np.zeros((1, 3), np.int64)
     want = Holding(Tensor("w", "int16", SHAPE), Shards(np.zeros(1, int), Boxes.of([box]), corner))
     cut = Cut(want.tensor.dtype, want.tensor.shape, want.shards, want.shards)
-    (reads,) = plan_load(checkpoint.metadata, [want]).reads
+    plan = plan_load(checkpoint.metadata, [want])
     with Source(checkpoint, Trace()) as source:
-        source.find(reads)
-        source.fill([(reads, [Held("w", cut, (into,))])], verify)
+        source.find(plan.reads[0])
+        source.fill(plan, HeldTensors.of([Held("w", cut, (into,))]), verify)
     return source.counts
 
 
