@@ -34,7 +34,7 @@ def test_a_reported_case_is_told_mended_and_loaded(name, tmp_path):
     transform.save(tmp_path / "transform.json")
     assert Transform.read(tmp_path / "transform.json") == transform
     ckptlab.load(target, tmp_path / "saved", transform=transform, no_dist=True)
-    loaded = {fqn: leaf.value for fqn, leaf in flatten(target).items()}
+    loaded = flatten(target).values
     for fqn, value in case.filled().items():
         assert same(value, loaded[fqn]), fqn
 

@@ -62,8 +62,8 @@ class TransformPlanner(DefaultLoadPlanner):
         is_coordinator: bool = False,
     ) -> None:
         """As torch's, which gives tensors on the meta device memory; remembers which those were."""
-        leaves = flatten(state_dict).items()
-        self._without_values = {fqn for fqn, leaf in leaves if without_memory(leaf.value)}
+        leaves = flatten(state_dict).values.items()
+        self._without_values = {fqn for fqn, value in leaves if without_memory(value)}
         super().set_up_planner(state_dict, metadata, is_coordinator)
 
     def create_local_plan(self) -> LoadPlan:

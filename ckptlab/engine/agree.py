@@ -18,7 +18,7 @@ import torch
 from ckptlab.engine.ferry import crc_of
 from ckptlab.engine.held import HeldTensors, hold
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Leaf, Path
+from ckptlab.engine.state import Leaves, Path
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Layout
 from ckptlab.plan.holding import Alike, Holding, Holdings, among, merge
@@ -68,12 +68,13 @@ class Agreed:
     layouts: Mapping[str, Layout]
 
 
-def offer(leaves: Mapping[str, Leaf], team: Team) -> Offer:
+def offer(leaves: Leaves, team: Team) -> Offer:
     """This rank's part of a save; objects are pickled here."""
-    tensors = {fqn: leaf.value for fqn, leaf in leaves.items() if isinstance(leaf.value, torch.Tensor)}
-    objects = {fqn: _pickled(fqn, leaf.value) for fqn, leaf in leaves.items() if fqn not in tensors}
+    values = leaves.values.items()
+    tensors = {fqn: value for fqn, value in values if isinstance(value, torch.Tensor)}
+    objects = {fqn: _pickled(fqn, value) for fqn, value in values if fqn not in tensors}
     held = hold(tensors, team.global_rank, team.ranks)
-    return Offer(held, objects, {fqn: leaf.path for fqn, leaf in leaves.items()})
+    return Offer(held, objects, leaves.paths)
 
 
 def _pickled(fqn: str, value: object) -> bytes:

@@ -23,7 +23,7 @@ from ckptlab.engine.held import HeldTensors, hold
 from ckptlab.engine.lookup import FAR_READS
 from ckptlab.engine.made import materialized, without_memory
 from ckptlab.engine.ranks import Team
-from ckptlab.engine.state import Leaf, expand, flatten, hand_over, put, runs_code
+from ckptlab.engine.state import Leaves, expand, flatten, hand_over, put, runs_code
 from ckptlab.engine.transfer import Source
 from ckptlab.engine.transform import more_lenient, refuse_without_values, sources
 from ckptlab.errors import CorruptError, LayoutError, UnsafeError
@@ -115,7 +115,7 @@ def load(
         def commit() -> None:
             with trace.phase("commit"):
                 for fqn, value in {**target.made, **it.objects}.items():
-                    put(target.state, target.leaves[fqn].path, value)
+                    put(target.state, target.leaves.paths[fqn], value)
                 hand_over(state_dict, target.state, assign=bool(target.made))
 
         def read() -> None:
@@ -204,7 +204,7 @@ class _Target:
     """
 
     state: dict[str, Any]
-    leaves: Mapping[str, Leaf]
+    leaves: Leaves
     keys: Sequence[str]
     held: HeldTensors
     made: Mapping[str, torch.Tensor]
@@ -267,11 +267,11 @@ def _open(path: str | os.PathLike[str], wish: _Wish) -> Checkpoint:
 def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team: Team) -> _Target:
     state = expand(state_dict)
     leaves = flatten(state)
-    chosen = selected(leaves, wish.keys)
+    chosen = selected(leaves.values, wish.keys)
     tensors: dict[str, torch.Tensor] = {}
     made: dict[str, torch.Tensor] = {}
     for fqn in chosen:
-        value = leaves[fqn].value
+        value = leaves.values[fqn]
         if isinstance(value, torch.Tensor):
             if without_memory(value):
                 value = made[fqn] = materialized(value, wish.device)
@@ -279,12 +279,12 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
     held = hold(tensors, team.global_rank, team.ranks)
     if wish.transform is not None:
         wanted = {fqn: held[fqn].tensor if fqn in held else None for fqn in chosen}
-        bound = bind(wish.transform, told(metadata), wanted, leaves)
+        bound = bind(wish.transform, told(metadata), wanted, leaves.values)
         made = {fqn: value for fqn, value in made.items() if fqn in bound.filled}
         refuse_without_values(bound, made)
         return _Target(state, leaves, chosen, held, made, bound.found, bound)
     forms = {**dict.fromkeys(chosen), **dict(zip(held.names, held.cuts, strict=True))}
-    found = [m for m in check(metadata, forms) if m.kind != "unexpected" or m.fqn not in leaves]
+    found = [m for m in check(metadata, forms) if m.kind != "unexpected" or m.fqn not in leaves.values]
     return _Target(state, leaves, chosen, held, made, [m for m in found if not m.fqn.startswith(LEFT_OUT)])
 
 

@@ -22,12 +22,11 @@ Path = tuple[str | int, ...]
 _NEVER_STATEFUL = (torch.Tensor, dict)
 
 
-class Leaf(NamedTuple):
-    """One value of a state_dict under its fqn, and the keys that lead to it."""
+class Leaves(NamedTuple):
+    """The values of a state_dict by fqn, and the keys that lead to each."""
 
-    fqn: str
-    path: Path
-    value: Any
+    values: dict[str, Any]
+    paths: dict[str, Path]
 
 
 def expand(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,53 +34,58 @@ def expand(state: Mapping[str, Any]) -> dict[str, Any]:
 
     They are asked in the order of their keys, the same on every rank, as many of them call collectives.
     """
-    asked = sorted((key for key, value in state.items() if _stateful(value)), key=str)
-    return {**state, **{key: state[key].state_dict() for key in asked}}
+    # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
+    asked = [key for key, value in state.items() if type(value) is not DTensor and _stateful(value)]
+    return {**state, **{key: state[key].state_dict() for key in sorted(asked, key=str)}}
 
 
 def _stateful(value: object) -> TypeGuard[Stateful]:
-    # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
-    return (
-        type(value) is not DTensor and not isinstance(value, _NEVER_STATEFUL) and isinstance(value, Stateful)
-    )
+    return not isinstance(value, _NEVER_STATEFUL) and isinstance(value, Stateful)
 
 
-def flatten(state: Mapping[str, Any]) -> dict[str, Leaf]:
+def flatten(state: Mapping[str, Any]) -> Leaves:
     """Every leaf by fqn: dict keys and list positions joined by dots, as stock DCP names them.
 
     A list is entered only if a tensor or a dict is somewhere in it; else it is one object.
     """
-    found: dict[str, Leaf] = {}
+    found = Leaves({}, {})
+    values, paths = found
     for key, value in state.items():
-        if type(value) is DTensor and type(key) is str and key not in found:
+        if type(value) is DTensor and type(key) is str and key not in values:
             # Most leaves are this, and need not be looked into.
-            found[key] = Leaf(key, (key,), value)
+            values[key], paths[key] = value, (key,)
         else:
             _visit(found, (str(key),), value)
     return found
 
 
-def _visit(found: dict[str, Leaf], path: Path, value: Any) -> None:
+def _visit(found: Leaves, path: Path, value: Any) -> None:
     # Tensors first: there are many, and telling that one is no mapping takes long.
     if not isinstance(value, torch.Tensor):
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 _visit(found, (*path, str(key)), inner)
             return
-        if isinstance(value, list) and _to_enter(value):
+        if isinstance(value, list) and _to_enter(value, set()):
             for i, inner in enumerate(value):
                 _visit(found, (*path, i), inner)
             return
     fqn = ".".join(map(str, path))
-    if fqn in found:
+    if fqn in found.values:
         raise LayoutError(
-            f"two values of the state_dict are both called {fqn!r}: {found[fqn].path} and {path}"
+            f"two values of the state_dict are both called {fqn!r}: {found.paths[fqn]} and {path}"
         )
-    found[fqn] = Leaf(fqn, path, value)
+    found.values[fqn], found.paths[fqn] = value, path
 
 
-def _to_enter(value: list[Any]) -> bool:
-    return any(isinstance(v, torch.Tensor | Mapping) or (isinstance(v, list) and _to_enter(v)) for v in value)
+def _to_enter(value: list[Any], seen: set[int]) -> bool:
+    """Whether a tensor or a dict is in a list; lists that were `seen`, as others share them, have none."""
+    if id(value) in seen:
+        return False
+    seen.add(id(value))
+    return any(
+        isinstance(v, torch.Tensor | Mapping) or (isinstance(v, list) and _to_enter(v, seen)) for v in value
+    )
 
 
 def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assign: bool = False) -> None:

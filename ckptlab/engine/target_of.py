@@ -31,15 +31,15 @@ def target_of(target: Any, rank: int | None = None) -> Side:
     tensors: dict[str, Tensor] = {}
     objects: dict[str, str] = {}
     values: dict[str, torch.Tensor] = {}
-    for fqn, leaf in flatten(expand(whole)).items():
-        if isinstance(leaf.value, torch.Tensor):
-            dtype = str(leaf.value.dtype).removeprefix("torch.")
+    for fqn, value in flatten(expand(whole)).values.items():
+        if isinstance(value, torch.Tensor):
+            dtype = str(value.dtype).removeprefix("torch.")
             if dtype not in ITEMSIZE:
-                raise LayoutError(f"{fqn!r} has dtype {leaf.value.dtype}, which has no plain bytes", [fqn])
-            tensors[fqn] = Tensor(fqn, dtype, tuple(leaf.value.shape))
-            values[fqn] = leaf.value
+                raise LayoutError(f"{fqn!r} has dtype {value.dtype}, which has no plain bytes", [fqn])
+            tensors[fqn] = Tensor(fqn, dtype, tuple(value.shape))
+            values[fqn] = value
         else:
-            objects[fqn] = type(leaf.value).__name__
+            objects[fqn] = type(value).__name__
     mine = Team.of().rank if rank is None else rank
     return Side(tensors, objects, _tied(values), frozenset(_frozen(target)), mine)
 

@@ -61,8 +61,8 @@ def verify_loaded(
     checkpoint = open_checkpoint(path)
     checkpoint.settle()
     elements, different = 0, []
-    leaves = flatten(expand(state_dict))
-    tensors = {k: v.value for k, v in leaves.items() if isinstance(v.value, torch.Tensor)}
+    leaves = flatten(expand(state_dict)).values
+    tensors = {fqn: value for fqn, value in leaves.items() if isinstance(value, torch.Tensor)}
     wanted = hold(tensors, team.global_rank, team.ranks)
     pairs, total = _pairs(checkpoint, wanted, transform)
     with trace.phase("verify", total):

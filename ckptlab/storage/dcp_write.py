@@ -6,6 +6,7 @@ It knows only how stock's records are spelled in a pickle; what to save was deci
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -37,24 +38,25 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         index = record("MetadataIndex", fqn=name, index=opcodes.NONE)
         file = shared(opcodes.text(metadata.files[extent.file]))
         storage += [index, record.place(file, extent.start, extent.length)]
-    numbers = shared.several([opcodes.text(tensor.fqn) for tensor in metadata.tensors])
-    names = {t.fqn: opcodes.fetch(n) for t, n in zip(metadata.tensors, numbers.tolist(), strict=True)}
-    first, corner = metadata.chunks.first.tolist(), metadata.chunks.corner.tolist()
-    alike: dict[tuple[object, ...], tuple[bytes, Ints]] = {}
-    offsets = [np.zeros(0, np.int64)]
-    for row, tensor in enumerate(metadata.tensors):
+    fqns = [tensor.fqn for tensor in metadata.tensors]
+    numbers = shared.several(opcodes.texts(fqns))
+    names = dict(zip(fqns, opcodes.fetches(numbers), strict=True))
+    kinds, made = _kinds(metadata), []
+    offsets = np.empty(len(metadata.chunks), np.int64)
+    for kind in range(int(kinds.max(initial=-1)) + 1):
         # Of tensors of one kind that are cut alike the same is said.
-        key = (tensor.dtype, tensor.shape, corner[row], first[row + 1] - first[row])
-        if key not in alike:
-            alike[key] = record.tensor(tensor, metadata.boxes(row))
-        entries += [names[tensor.fqn], alike[key][0]]
-        offsets.append(alike[key][1])
-    storage.append(record.places(metadata, numbers, np.concatenate(offsets)))
+        rows = np.flatnonzero(kinds == kind)
+        said, fetched = record.tensor(metadata.tensors[rows[0]], metadata.boxes(int(rows[0])))
+        made.append(said)
+        offsets[metadata.chunks.first[rows][:, None] + np.arange(len(fetched))] = fetched
+    each = zip(names.values(), [made[kind] for kind in kinds.tolist()], strict=True)
+    entries += chain.from_iterable(each)
+    storage.append(record.places(metadata, numbers, offsets))
     paths: list[Part] = []
     for fqn, path in metadata.paths.items():
         name = names[fqn] if fqn in names else shared(opcodes.text(fqn))
         if path == (fqn,):
-            paths += [name, name, opcodes.ONE_TUPLE]
+            paths += name, name, opcodes.ONE_TUPLE
             continue
         steps = [opcodes.integer(s) if isinstance(s, int) else shared(opcodes.text(s)) for s in path]
         paths += [name, opcodes.tuple_of(steps)]
@@ -75,6 +77,15 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         version=[opcodes.text("1.0.0")],
     )
     return opcodes.framed([shared.definitions, *body, opcodes.STOP])
+
+
+def _kinds(metadata: Metadata) -> Ints:
+    """A number for each tensor, the same for tensors of one dtype and shape that are cut alike."""
+    known: dict[tuple[object, ...], int] = {}
+    chunks = metadata.chunks
+    forms = [tensor[1:] for tensor in metadata.tensors]
+    keys = zip(forms, chunks.corner.tolist(), np.diff(chunks.first).tolist(), strict=True)
+    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 class _Recorder:

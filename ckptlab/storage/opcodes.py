@@ -42,6 +42,13 @@ def text(value: str) -> bytes:
     return b"X" + struct.pack("<I", len(body)) + body
 
 
+def texts(values: Iterable[str]) -> list[bytes]:
+    """Many of them, as `text` spells each."""
+    bodies = [value.encode("utf-8", "surrogatepass") for value in values]
+    heads = {n: b"X" + struct.pack("<I", n) for n in set(map(len, bodies))}
+    return [heads[len(body)] + body for body in bodies]
+
+
 def named(module: str, name: str) -> bytes:
     """A class or function, looked up by its name."""
     return f"c{module}\n{name}\n".encode()
@@ -76,6 +83,14 @@ def framed(body: Sequence[bytes | memoryview]) -> bytes:
 def fetch(number: int) -> bytes:
     """The shared value of this number; see `Shared`."""
     return b"h" + bytes([number]) if number < 256 else b"j" + struct.pack("<I", number)
+
+
+def fetches(numbers: npt.NDArray[np.int64]) -> list[bytes]:
+    """What fetches each shared value of these numbers, in the long form."""
+    rows = Rows(len(numbers))
+    rows.fetch(numbers)
+    every = rows.opcodes().tobytes()
+    return [every[at : at + 5] for at in range(0, len(every), 5)]
 
 
 class Shared:

@@ -105,7 +105,7 @@ def write_sidecar(metadata: Metadata, record: bytes) -> bytes:
         "files": metadata.files,
         "writers": metadata.writers,
         "objects": {fqn: [e.file, e.start, e.length] for fqn, e in metadata.objects.items()},
-        "paths": {fqn: paths.get(fqn) for fqn in (*names, *metadata.objects) if paths.get(fqn) != (fqn,)},
+        "paths": {fqn: path for fqn in (*names, *metadata.objects) if (path := paths.get(fqn)) != (fqn,)},
         "lengths": [len(array) for array in arrays.values()],
     }
     header = json.dumps(head, separators=(",", ":")).encode()

@@ -35,11 +35,10 @@ def test_names_and_paths_are_stocks(state):
             flatten(state)
         return
     leaves = flatten(state)
-    assert list(leaves) == list(flat)
-    for fqn, leaf in leaves.items():
-        assert leaf.fqn == fqn
-        assert leaf.path == paths[fqn]
-        assert leaf.value is flat[fqn]
+    assert list(leaves.values) == list(leaves.paths) == list(flat)
+    for fqn, value in leaves.values.items():
+        assert leaves.paths[fqn] == paths[fqn]
+        assert value is flat[fqn]
 
 
 def texts(value):
@@ -57,23 +56,27 @@ def test_unflatten_is_the_way_back(state):
         leaves = flatten(state)
     except LayoutError:
         return
-    back = unflatten(
-        {f: leaf.value for f, leaf in leaves.items()}, {f: leaf.path for f, leaf in leaves.items()}
-    )
-    again = flatten(back)
-    assert {f: (leaf.path, leaf.value) for f, leaf in again.items()} == {
-        f: (leaf.path, leaf.value) for f, leaf in leaves.items()
-    }
+    back = unflatten(*leaves)
+    assert flatten(back) == leaves
 
 
 def test_unflatten_makes_dicts_and_lists():
     state = {"model": {"layers": [{"w": TENSOR}, {"w": TENSOR, "n": 3}]}, "step": 1, "rates": [1, 2]}
     leaves = flatten(state)
-    back = unflatten(
-        {f: leaf.value for f, leaf in leaves.items()}, {f: leaf.path for f, leaf in leaves.items()}
-    )
+    back = unflatten(*leaves)
     assert texts(back) == texts(state)
     assert unflatten({"a.b": 1}, {}) == {"a.b": 1}
+
+
+def test_lists_that_share_each_other_are_looked_into_once():
+    value = [1]
+    for _ in range(60):
+        value = [value, value]
+    assert flatten({"a": value}).values == {"a": value}
+    value = [TENSOR]
+    for _ in range(3):
+        value = [value, [1], value]
+    assert len(flatten({"a": value}).values) == 8 + 7
 
 
 def test_put_finds_keys_that_are_no_text():

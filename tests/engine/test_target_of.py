@@ -12,7 +12,7 @@ from ckptlab.errors import LayoutError
 def test_names_are_those_of_a_load():
     state = {"m": {"w": torch.zeros(2, 3), "l": [torch.zeros(()), 4], "p": [1, 2]}, "n": 3, 5: {"x": None}}
     side = target_of(state)
-    assert set(side.keys) == set(flatten(state))
+    assert set(side.keys) == set(flatten(state).values)
     assert side.shape("m.w") == (2, 3)
     assert side.objects == {"m.l.1": "int", "m.p": "list", "n": "int", "5.x": "NoneType"}
 
