@@ -227,14 +227,17 @@ class _Target:
         """The memory to be filled, under the names of the stored tensors that fill it."""
         if self.bound is not None:
             return HeldTensors.of(sources(self.bound, self.held, self.fitting))
-        names = [fqn for fqn in self.fitting if fqn in self.held]
-        return self.held if names == self.held.names else HeldTensors.of(map(self.held.__getitem__, names))
+        held = self.held
+        if list(self.fitting) == held.names:
+            return held
+        return HeldTensors.of(held[fqn] for fqn in self.fitting if fqn in held)
 
     @cached_property
     def objects(self) -> dict[str, str]:
         """The stored name of each object that is to be loaded."""
         names = {} if self.bound is None else self.bound.objects
-        return {fqn: names.get(fqn, fqn) for fqn in self.fitting if fqn not in self.held}
+        tensors = set(self.held.names)
+        return {fqn: names.get(fqn, fqn) for fqn in self.fitting if fqn not in tensors}
 
 
 @dataclass(frozen=True, eq=False)

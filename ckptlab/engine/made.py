@@ -70,6 +70,9 @@ def _around(local: torch.Tensor, model: DTensor) -> DTensor:
 
 def without_memory(value: object) -> TypeGuard[torch.Tensor]:
     """Whether it is a tensor on the meta device."""
+    if isinstance(value, DTensor):
+        # It is where its local tensor is, which is asked in a third of the time.
+        return value._local_tensor.is_meta
     return isinstance(value, torch.Tensor) and not isinstance(value, ShardedTensor) and value.is_meta
 
 

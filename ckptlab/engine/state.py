@@ -34,9 +34,13 @@ def expand(state: Mapping[str, Any]) -> dict[str, Any]:
 
     They are asked in the order of their keys, the same on every rank, as many of them call collectives.
     """
+    return {**state, **{key: state[key].state_dict() for key in sorted(_statefuls(state), key=str)}}
+
+
+def _statefuls(state: Mapping[str, Any]) -> list[str]:
+    """The keys of those in it."""
     # Asking a tensor for the methods of a protocol costs more than all else that is done with it.
-    asked = [key for key, value in state.items() if type(value) is not DTensor and _stateful(value)]
-    return {**state, **{key: state[key].state_dict() for key in sorted(asked, key=str)}}
+    return [key for key, value in state.items() if type(value) is not DTensor and _stateful(value)]
 
 
 def _stateful(value: object) -> TypeGuard[Stateful]:
@@ -96,6 +100,8 @@ def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assig
     """
     for key in sorted(target, key=str):
         value = target[key]
+        if type(value) is DTensor and value is filled[key]:
+            continue  # filled in place, as most are
         if isinstance(value, torch.nn.Module) and assign:
             value.load_state_dict(filled[key], assign=True)
         elif _stateful(value):
@@ -106,7 +112,7 @@ def hand_over(target: MutableMapping[str, Any], filled: Mapping[str, Any], assig
 
 def runs_code(target: Mapping[str, Any]) -> bool:
     """Whether `hand_over` runs code that is not ours: a `Stateful`'s, or a mapping's own."""
-    return type(target) not in (dict, OrderedDict) or any(_stateful(value) for value in target.values())
+    return type(target) not in (dict, OrderedDict) or bool(_statefuls(target))
 
 
 def put(state: MutableMapping[str, Any], path: Path, value: Any) -> None:

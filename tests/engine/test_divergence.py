@@ -9,6 +9,7 @@ import torch
 from faults import agreed
 
 from ckptlab.engine.divergence import difference, replicas_of
+from ckptlab.engine.held import hold
 from ckptlab.engine.ranks import Team
 
 
@@ -82,4 +83,4 @@ def test_a_difference_is_the_largest_and_zeros_of_two_signs_differ_by_nothing():
 
 
 def test_alone_there_are_no_replicas():
-    assert replicas_of({}, Team.of(), {}).digests == {}
+    assert replicas_of(hold({}, 0, (0,)), Team.of(), {}).digests == {}
