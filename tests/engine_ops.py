@@ -374,7 +374,7 @@ def apart(ctx, path, kind):
 
 
 def cuts(ctx):
-    """Which of some tensors are held as one that is sharded alike; and whether their memory is their own."""
+    """Which of some tensors are held as the first is, whether their memory is their own, and who is alike."""
     mesh = mesh_of(kind_of(ctx), (2, 2))
     placed = {
         "alike": ((4, 6), torch.float32, [Shard(0), Shard(1)]),
@@ -390,7 +390,8 @@ def cuts(ctx):
     }
     held = hold(made, ctx.rank, range(ctx.world))
     own = all(held[fqn].memory[0].data_ptr() == made[fqn]._local_tensor.data_ptr() for fqn in made)
-    return [fqn for fqn in made if held[fqn].cut is held["alike"].cut], own
+    alike = [[held.names[row] for row in rows] for rows, _ in held.alike]
+    return [fqn for fqn in made if held[fqn].cut is held["alike"].cut], own, alike
 
 
 def partial(ctx, path):

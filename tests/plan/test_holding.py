@@ -9,7 +9,7 @@ from plan_cases import layouts, shapes, tensors
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Layout, Replicate
 from ckptlab.metadata import Tensor
-from ckptlab.plan.holding import Holding, among, everywhere, fitted, holdings, merge
+from ckptlab.plan.holding import Holding, Holdings, among, everywhere, fitted, holdings, merge
 
 
 @settings(deadline=None)
@@ -31,6 +31,26 @@ def test_each_tensor_under_its_own_layout(some, layout):
     for one, alone in zip(holdings(some, chosen), some, strict=True):
         assert one.tensor == alone
         assert one.shards is fitted(chosen[alone.fqn], alone.shape).shards(alone.shape)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([(4, 2), (3,)]), st.sampled_from(["int64", "bool"])), max_size=9))
+def test_tensors_that_share_shards_and_dtype_are_told_together(kinds):
+    layout = Layout.parse("2", "Shard(0)")
+    every = [
+        Holding(Tensor(f"t{i}", dtype, shape), layout.shards(shape)) for i, (shape, dtype) in enumerate(kinds)
+    ]
+    held = Holdings.of(every)
+    assert Holdings.of(held) is held
+    assert list(held) == every == [held[i] for i in range(len(held))]
+    assert sorted(row for rows, _ in held.alike for row in rows) == list(range(len(every)))
+    assert len(held.alike) == len(set(kinds))
+    for rows, shards in held.alike:
+        assert rows.tolist() == sorted(rows)
+        assert {(every[row].tensor[1:], id(every[row].shards)) for row in rows} == {
+            (every[rows[0]].tensor[1:], id(shards))
+        }
+    assert [rows[0] for rows, _ in held.alike] == sorted(rows[0] for rows, _ in held.alike)
 
 
 def test_everywhere_is_whole_on_every_rank():

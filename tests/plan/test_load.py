@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from plan_cases import at, layouts, locals_of, numbered, tensors
+from hypothesis import strategies as st
+from plan_cases import at, dtypes, layouts, locals_of, numbered, tensors
 
 from ckptlab.errors import CorruptError
 from ckptlab.layout import Layout
@@ -73,6 +74,30 @@ def test_tensors_of_one_shape_that_were_saved_apart_are_read_apart():
     saved = dataclasses.replace(rows, chunks=both.build())
     plan = plan_load(saved, holdings([a, b], Layout.parse("2", "Shard(0)")))
     assert [len(reads) for reads in plan.reads] == [2, 4]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([(4, 4), (6, 4)]), dtypes, st.booleans()), min_size=1, max_size=9))
+def test_what_is_read_together_is_alike_and_nothing_is_left_out(kinds):
+    """They are of one dtype in the target, and under one layout; stored in several dtypes, and cut apart."""
+    layouts = [Layout.parse("2", f"Shard({dim})") for dim in (0, 1)]
+    stored = [Tensor(f"t{i}", dtype, shape) for i, (shape, dtype, _) in enumerate(kinds)]
+    columns = ChunkColumns()
+    for tensor, (_, _, turned) in zip(stored, kinds, strict=True):
+        one = metadata_of([tensor], layouts[turned])
+        columns.add(one.boxes(0), [0, 1], [0, 0], one.chunks.length.tolist())
+    saved = dataclasses.replace(metadata_of(stored, layouts[0]), chunks=columns.build())
+    wants = holdings([tensor._replace(dtype="float32") for tensor in reversed(stored)], layouts[0])
+    seen = []
+    for reads in plan_load(saved, wants).reads:
+        alike = {(kinds[row][1:], saved.boxes(row).shapes.tobytes()) for row in reads.rows.tolist()}
+        assert len(alike) == 1
+        assert reads.itemsize == ITEMSIZE[stored[reads.rows[0]].dtype]
+        pairs = zip(reads.rows.tolist(), reads.asked.tolist(), strict=True)
+        assert all(stored[row].fqn == wants.tensors[asked].fqn for row, asked in pairs)
+        assert reads.asked.tolist() == sorted(reads.asked.tolist())
+        seen += reads.asked.tolist()
+    assert sorted(seen) == list(range(len(kinds)))
 
 
 def with_chunk(metadata, keep):

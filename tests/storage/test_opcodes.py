@@ -10,11 +10,13 @@ from ckptlab.storage.opcodes import (
     Rows,
     Shared,
     dict_of,
+    fetches,
     framed,
     header,
     integer,
     list_of,
     text,
+    texts,
     tuple_of,
 )
 
@@ -31,6 +33,19 @@ def test_integers_are_spelled_as_pickle_does(value):
 @given(st.text())
 def test_text(value):
     assert loaded(text(value)) == value
+
+
+@given(st.lists(st.text()))
+def test_many_texts(values):
+    assert texts(values) == [text(value) for value in values]
+
+
+@given(st.lists(st.text(), min_size=1, max_size=20, unique=True))
+def test_what_many_values_are_fetched_by(values):
+    shared = Shared()
+    shared(text("before"))
+    found = fetches(shared.several(texts(values)))
+    assert loaded(shared.definitions + list_of(found)) == values
 
 
 @given(st.lists(st.integers(0, 2**40), max_size=6))
