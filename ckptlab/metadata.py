@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -155,6 +155,18 @@ def meant(keys: Iterable[str], which: Keys) -> tuple[list[str], list[str]]:
         return found, [] if found else [which]
     asked, known = dict.fromkeys(which), set(every)
     return [key for key in every if key in asked], [key for key in asked if key not in known]
+
+
+def grouped(keys: Iterable[Hashable]) -> list[Ints]:
+    """The positions of keys that are the same, ascending; the groups as their keys first appear.
+
+    >>> [rows.tolist() for rows in grouped("abca")]
+    [[0, 3], [1], [2]]
+    """
+    rows: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    return [np.array(some, np.int64) for some in rows.values()]
 
 
 def human_shape(shape: Sequence[int]) -> str:

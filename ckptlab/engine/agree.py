@@ -45,8 +45,8 @@ class Offer:
     def values(self) -> Values:
         """The crc of each plain value."""
         held = self.held
-        rows = [row for some, cut in held.alike if cut.plain for row in some.tolist()]
-        plain = {held.names[row]: crc_of(held.memory[row][0]) for row in sorted(rows)}
+        each = zip(held.names, held.cuts, held.memory, strict=True)
+        plain = {fqn: crc_of(memory[0]) for fqn, cut, memory in each if cut.plain}
         return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
 
 
@@ -108,10 +108,8 @@ def settle(all_told: Sequence[Told], mine: Offer, team: Team) -> Agreed:
     Raises `CheckpointError` on every rank for plain values that are not the same everywhere.
     """
     held = mine.held
-    layouts: dict[str, Layout] = {}
-    for rows, cut in held.alike:
-        if cut.layout is not None:
-            layouts |= dict.fromkeys([held.names[row] for row in rows.tolist()], cut.layout)
+    cuts = zip(held.names, held.cuts, strict=True)
+    layouts = {fqn: cut.layout for fqn, cut in cuts if cut.layout is not None}
     objects = {fqn: (team.ranks[0], len(data)) for fqn, data in mine.objects.items()}
     if any(other != all_told[0] for other in all_told):
         values = team.gather(mine.values)

@@ -25,7 +25,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Layout, Mesh, Placement, Replicate, Shard, Shards, StridedShard
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, Tensor
+from ckptlab.metadata import ITEMSIZE, Tensor, grouped
 from ckptlab.plan.holding import everywhere
 
 
@@ -103,11 +103,8 @@ class HeldTensors(Mapping[str, Held]):
     def of(cls, held: Iterable[Held]) -> HeldTensors:
         """These, in their order."""
         every = tuple(held)
-        rows: dict[int, list[int]] = {}
-        for row, one in enumerate(every):
-            rows.setdefault(id(one.cut), []).append(row)
-        alike = (HeldAlike(np.array(some, np.int64), every[some[0]].cut) for some in rows.values())
-        return cls([one.fqn for one in every], [one.memory for one in every], list(alike))
+        alike = [HeldAlike(rows, every[rows[0]].cut) for rows in grouped(id(one.cut) for one in every)]
+        return cls([one.fqn for one in every], [one.memory for one in every], alike)
 
     def __len__(self) -> int:
         return len(self.names)

@@ -15,7 +15,7 @@ import numpy as np
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import Tensor, meant, near
+from ckptlab.metadata import Tensor, grouped, meant, near
 
 
 class Holding(NamedTuple):
@@ -48,11 +48,9 @@ class Holdings:
         if isinstance(held, Holdings):
             return held
         every = tuple(held)
-        rows: dict[tuple[int, str], list[int]] = {}
-        for row, (tensor, shards) in enumerate(every):
-            rows.setdefault((id(shards), tensor.dtype), []).append(row)
-        alike = (Alike(np.array(some, np.int64), every[some[0]].shards) for some in rows.values())
-        return cls(tuple(one.tensor for one in every), tuple(alike))
+        groups = grouped((id(shards), tensor.dtype) for tensor, shards in every)
+        alike = tuple(Alike(rows, every[rows[0]].shards) for rows in groups)
+        return cls(tuple(one.tensor for one in every), alike)
 
     def __len__(self) -> int:
         return len(self.tensors)

@@ -5,7 +5,7 @@ Only overlaps, each once a rank. It knows no bytes, no files' contents and no "m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ import numpy as np
 from ckptlab.errors import CorruptError
 from ckptlab.layout import Box, Boxes, Overlaps, overlaps
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, Metadata
+from ckptlab.metadata import ITEMSIZE, Metadata, grouped
 from ckptlab.plan.holding import Holding, Holdings
 
 
@@ -122,22 +122,16 @@ def alike(metadata: Metadata, wants: Holdings) -> list[tuple[Holding, Ints, Ints
     found = []
     for asked, shards in wants.alike:
         rows = np.array([row[wanted[i].fqn] for i in asked.tolist()], np.int64)
-        dtypes = [tensors[t].dtype for t in rows.tolist()]
-        kinds = [corner[rows], count[rows]]
-        if dtypes.count(dtypes[0]) < len(dtypes):
-            kinds.append(np.unique(dtypes, return_inverse=True)[1])
-        for some in _equal(kinds):
+        at, n, dtypes = corner[rows], count[rows], [tensors[t].dtype for t in rows.tolist()]
+        if (at == at[0]).all() and (n == n[0]).all() and dtypes.count(dtypes[0]) == len(dtypes):
+            # So it is nearly always, and soon seen.
+            groups = [np.arange(len(rows))]
+        else:
+            groups = grouped(zip(at.tolist(), n.tolist(), dtypes, strict=True))
+        for some in groups:
             first = Holding(wanted[asked[some[0]]], shards)
             found.append((first, rows[some], asked[some]))
     return found
-
-
-def _equal(columns: Sequence[Ints]) -> list[Ints]:
-    """The rows of some columns that are the same, group by group, as they first appear."""
-    if all((column == column[0]).all() for column in columns):
-        return [np.arange(len(columns[0]))]
-    _, first, group = np.unique(np.stack(columns, 1), axis=0, return_index=True, return_inverse=True)
-    return [np.flatnonzero(group.ravel() == g) for g in np.argsort(first).tolist()]
 
 
 def _reads(metadata: Metadata, want: Holding, rows: Ints, asked: Ints) -> Reads:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ckptlab.layout import Boxes
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import Metadata, Tensor
+from ckptlab.metadata import Metadata, Tensor, grouped
 from ckptlab.storage import opcodes
 
 METADATA_MODULE = "torch.distributed.checkpoint.metadata"
@@ -41,16 +41,17 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
     fqns = [tensor.fqn for tensor in metadata.tensors]
     numbers = shared.several(opcodes.texts(fqns))
     names = dict(zip(fqns, opcodes.fetches(numbers), strict=True))
-    kinds, made = _kinds(metadata), []
-    offsets = np.empty(len(metadata.chunks), np.int64)
-    for kind in range(int(kinds.max(initial=-1)) + 1):
-        # Of tensors of one kind that are cut alike the same is said.
-        rows = np.flatnonzero(kinds == kind)
+    chunks, made = metadata.chunks, [b""] * len(fqns)
+    offsets = np.empty(len(chunks), np.int64)
+    kinds = [tensor[1:] for tensor in metadata.tensors]
+    alike = zip(kinds, chunks.corner.tolist(), np.diff(chunks.first).tolist(), strict=True)
+    for rows in grouped(alike):
+        # Of tensors of one dtype and shape that are cut alike the same is said.
         said, fetched = record.tensor(metadata.tensors[rows[0]], metadata.boxes(int(rows[0])))
-        made.append(said)
-        offsets[metadata.chunks.first[rows][:, None] + np.arange(len(fetched))] = fetched
-    each = zip(names.values(), [made[kind] for kind in kinds.tolist()], strict=True)
-    entries += chain.from_iterable(each)
+        offsets[chunks.first[rows][:, None] + np.arange(len(fetched))] = fetched
+        for row in rows.tolist():
+            made[row] = said
+    entries += chain.from_iterable(zip(names.values(), made, strict=True))
     storage.append(record.places(metadata, numbers, offsets))
     paths: list[Part] = []
     for fqn, path in metadata.paths.items():
@@ -77,15 +78,6 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         version=[opcodes.text("1.0.0")],
     )
     return opcodes.framed([shared.definitions, *body, opcodes.STOP])
-
-
-def _kinds(metadata: Metadata) -> Ints:
-    """A number for each tensor, the same for tensors of one dtype and shape that are cut alike."""
-    known: dict[tuple[object, ...], int] = {}
-    chunks = metadata.chunks
-    forms = [tensor[1:] for tensor in metadata.tensors]
-    keys = zip(forms, chunks.corner.tolist(), np.diff(chunks.first).tolist(), strict=True)
-    return np.array([known.setdefault(key, len(known)) for key in keys], np.int64)
 
 
 class _Recorder:
