@@ -32,7 +32,8 @@ def integer(value: int) -> bytes:
         return b"M" + value.to_bytes(2, "little")
     if -(2**31) <= value < 2**31:
         return b"J" + struct.pack("<i", value)
-    body = value.to_bytes(value.bit_length() // 8 + 1, "little", signed=True)
+    bits = (value if value >= 0 else ~value).bit_length()
+    body = value.to_bytes(bits // 8 + 1, "little", signed=True)
     return b"\x8a" + bytes([len(body)]) + body
 
 

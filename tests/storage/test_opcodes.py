@@ -1,7 +1,7 @@
 import pickle
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ckptlab.storage import opcodes
@@ -26,6 +26,8 @@ def loaded(code, protocol=2):
 
 
 @given(st.integers(-(2**70), 2**70) | st.sampled_from([255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**63 - 1]))
+@example(-(2**47))
+@example(-(2**31) - 1)
 def test_integers_are_spelled_as_pickle_does(value):
     assert header(2) + integer(value) + STOP == pickle.dumps(value, 2)
 
