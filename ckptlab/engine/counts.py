@@ -5,7 +5,6 @@ It reads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,7 +23,7 @@ class Counts:
     header_bytes: int = 0
     checked: int = 0
     """Chunks whose crc was compared with the stored one."""
-    lost: Mapping[int, Lost] = field(default_factory=dict)
+    lost: dict[int, Lost] = field(default_factory=dict)
     """What a narrower dtype cost, by chunk."""
 
     def add(self, other: Counts) -> None:

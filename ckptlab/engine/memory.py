@@ -20,7 +20,7 @@ _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: tor
 def memory_of(tensor: torch.Tensor) -> memoryview:
     """The bytes of a contiguous CPU tensor, writable, without a copy."""
     assert tensor.is_contiguous()
-    flat = tensor.detach()
+    flat = tensor.detach() if tensor.requires_grad else tensor
     # A dim of one element may have any stride, and bytes need one of 1.
     if flat.numel() < 2 or flat.stride(-1) != 1:
         flat = flat.as_strided((flat.numel(),), (1,))

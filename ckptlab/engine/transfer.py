@@ -6,12 +6,13 @@ storage is counted. It makes no plan and talks to no other rank.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
@@ -22,7 +23,7 @@ from ckptlab.engine.memory import bits_of, finish, memory_of, tensors_of
 from ckptlab.events import Trace
 from ckptlab.layout import Box
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import Metadata
+from ckptlab.metadata import ITEMSIZE, Metadata
 from ckptlab.plan.load import LoadPlan, Reads
 from ckptlab.plan.spans import cut_one
 from ckptlab.plan.widen import widens
@@ -35,8 +36,11 @@ from ckptlab.storage.torch_save import Payload, plain
 _BLOCK = 1 << 20
 _SMALL = 32 << 10
 _SEVERAL = 16
+_MANY = 64 << 20
 
 Job = partial[Counts]
+Way = Callable[[Ints, Payload, Box, Sequence[torch.Tensor]], Counts]
+"""How the same box of some chunks is read, of each into its own tensor."""
 
 
 @dataclass(eq=False)
@@ -80,11 +84,13 @@ class Source:
         A whole chunk is checked against its stored crc, a part of one only to `verify`.
         """
         finish(held.locals)
+        # Far files are read one by one, where each has to be waited for.
+        most = min(_MANY, int(plan.nbytes.sum()) // (threads * 4)) if self.files.mapped else 0
         # All of them before the first: where big tensors pass through the caches, Python is slow.
-        jobs = [job for reads in plan.reads for job in self._jobs(reads, held, verify)]
+        jobs = [job for reads in plan.reads for job in self._jobs(reads, held, verify, most)]
         if not self.files.mapped:
             # What is fetched together is then wanted together, and need not be kept for long.
-            jobs.sort(key=lambda job: self._at.place(job.args[0]))
+            jobs.sort(key=lambda job: self._at.place(int(job.args[0][0])))
         if threads == 1:
             for job in jobs:
                 self._count(job, job())
@@ -110,49 +116,66 @@ class Source:
         """The key of a chunk's tensor."""
         return self.metadata.tensors[self._at.row(chunk)].fqn
 
-    def _jobs(self, reads: Reads, held: HeldTensors, verify: bool) -> Iterator[Job]:
+    def _jobs(self, reads: Reads, held: HeldTensors, verify: bool, most: int) -> Iterator[Job]:
+        """Jobs of `most` bytes, but of one tensor at least: what is read in the same way is read together."""
         row = int(reads.rows[0])
         boxes, dtype = self.metadata.boxes(row), self.metadata.tensors[row].dtype
         checked: set[int] = set()
         for i, column in enumerate(reads.chunk.tolist()):
             shape, box = tuple(boxes.shapes[column].tolist()), reads.source_box(i)
-            want, chunks = int(reads.want[i]), reads.first + column
-            pieces = held.pieces(reads.asked, want, reads.target_box(i))
+            known, chunks = plain(dtype, shape), reads.first + column
+            pieces = held.pieces(reads.asked, int(reads.want[i]), reads.target_box(i))
             usual = self._at.usual(reads, column)
-            known = plain(dtype, shape) if usual.any() else None
             check = verify and column not in checked
             checked.add(column)
-            run = _run(known, box) if known is not None else None
-            if known is not None and run is not None and not check and self._small(box, reads):
-                ones = np.flatnonzero(usual)
-                into = [pieces[t] for t in ones.tolist()]
-                step = max(1, _SEVERAL * _BLOCK // known.nbytes)
-                for at in range(0, len(ones), step):
-                    some = chunks[ones[at : at + step]]
-                    yield partial(self._read_small, some, known, box, run, into[at : at + step])
-                tensors = np.flatnonzero(~usual).tolist()
+            alone = partial(self._read_each, check=check)
+            if not check and self._small(known, box, reads):
+                # They pass through memory of their own, in the cache.
+                ways: Mapping[Way, list[int]] = {self._read_small: np.flatnonzero(usual).tolist()}
+                step = _SEVERAL * _BLOCK // known.nbytes
             else:
-                tensors = list(range(len(pieces)))
-            for tensor in tensors:
-                chunk, into_one = int(chunks[tensor]), pieces[tensor]
-                # What has to be copied again comes best out of a map, where there is one.
-                fits = not self.files.mapped or (_direct(into_one, dtype) and into_one.is_contiguous())
-                if usual[tensor] and box.shape == shape and box.numel and fits:
-                    yield partial(self._read_whole, chunk, *self._whole(chunk, dtype, shape), dtype, into_one)
-                    continue
-                yield partial(self._read_one, chunk, known if usual[tensor] else None, box, into_one, check)
+                ways = self._ways(alone, known, box, pieces, usual, check)
+                step = most // (box.numel * reads.itemsize)
+            for way, tensors in ways.items():
+                for at in range(0, len(tensors), max(1, step)):
+                    some = tensors[at : at + max(1, step)]
+                    yield partial(way, chunks[some], known, box, [pieces[t] for t in some])
+            for tensor in np.flatnonzero(~usual).tolist():
+                yield partial(alone, chunks[[tensor]], None, box, [pieces[tensor]])
 
-    def _small(self, box: Box, reads: Reads) -> bool:
+    def _small(self, payload: Payload, box: Box, reads: Reads) -> bool:
         """Whether reading many tensors together is worth it; what is measured is read one by one."""
         small = len(reads.rows) > FEW and box.numel * reads.itemsize <= _SMALL
-        return self.files.mapped and small and not self.measure
+        return self.files.mapped and small and not self.measure and _run(payload, box)
 
-    def _read_small(
-        self, chunks: Ints, payload: Payload, box: Box, run: int, into: Sequence[torch.Tensor]
-    ) -> Counts:
-        """The same box of several chunks that are wrapped in the usual way, a run of bytes in each."""
+    def _ways(
+        self,
+        alone: Way,
+        payload: Payload,
+        box: Box,
+        into: Sequence[torch.Tensor],
+        usual: npt.NDArray[np.bool_],
+        check: bool,
+    ) -> Mapping[Way, list[int]]:
+        """Which of the chunks that are wrapped in the usual way are best read in which way."""
+        ways: dict[Way, list[int]] = {}
+        whole, run = box.shape == payload.shape, _run(payload, box)
+        for tensor in np.flatnonzero(usual).tolist():
+            one, way = into[tensor], alone
+            if whole and (_fits(one, payload.dtype) or not self.files.mapped):
+                # What does not fit has to be copied again, and comes best out of a map, where there is one.
+                way = self._read_whole
+            elif not whole and not check and run and _fits(one, payload.dtype):
+                way = self._read_runs
+            elif not whole and not check and self.files.mapped and _direct(one, payload.dtype):
+                way = self._read_boxes
+            ways.setdefault(way, []).append(tensor)
+        return ways
+
+    def _read_small(self, chunks: Ints, payload: Payload, box: Box, into: Sequence[torch.Tensor]) -> Counts:
+        """Of each chunk a run of bytes, through a piece of memory that holds many of them."""
         rows, dtype = self.metadata.chunks, getattr(torch, payload.dtype)
-        nbytes = box.numel * dtype.itemsize
+        nbytes, begin = box.numel * dtype.itemsize, _begin(payload, box)
         step = max(1, _BLOCK // nbytes)
         # One piece of memory, which stays in the cache, and the tensors that it is, for all of them.
         data = np.empty((min(step, len(chunks)), nbytes), np.uint8)
@@ -162,8 +185,7 @@ class Source:
             for first in range(0, len(here), step):
                 ones = here[first : first + step]
                 some, found = chunks[ones], data[: len(ones)]
-                start = payload.start + run * dtype.itemsize
-                np.copyto(found, self._at.rows_of(file, rows.start[some] + start, nbytes))
+                np.copyto(found, self._at.rows_of(file, rows.start[some] + begin, nbytes))
                 if nbytes == payload.nbytes:
                     self._compare_all(file, some, payload, crcs(found))
                 targets = [into[n] for n in ones.tolist()]
@@ -184,25 +206,66 @@ class Source:
         for i in np.flatnonzero(found != stored).tolist():
             self._at.compare(int(chunks[i]), int(found[i]), int(stored[i]))
 
-    def _whole(self, chunk: int, dtype: str, shape: tuple[int, ...]) -> tuple[str, int, memoryview]:
-        """Of a chunk wrapped as usual: its file, where its elements begin, room for what is behind."""
-        known, (name, base) = template(dtype, shape), self._at.place(chunk)
-        start = len(known.before)
-        return name, base + start, memoryview(bytearray(known.crc_at + 4 - start - known.nbytes))
+    def _read_whole(self, chunks: Ints, payload: Payload, box: Box, into: Sequence[torch.Tensor]) -> Counts:
+        """All elements of each chunk, and behind them the crc that was stored with them."""
+        dtype, known = getattr(torch, payload.dtype), template(payload.dtype, payload.shape)
+        behind = known.crc_at + 4 - payload.start - payload.nbytes
+        targets = [one if _fits(one, payload.dtype) else torch.empty(box.shape, dtype=dtype) for one in into]
+        # Where big tensors pass through the caches, Python is slow: little of it between two reads.
+        asked = [
+            (name, start + payload.start, memory_of(target), memoryview(bytearray(behind)))
+            for (name, start), target in zip(map(self._at.place, chunks.tolist()), targets, strict=True)
+        ]
+        found = [self.files.read_checked(*one) for one in asked]
+        expected = [int.from_bytes(after[-4:], "little") for _, _, _, after in asked]
+        for chunk, crc, stored in zip(chunks.tolist(), found, expected, strict=True):
+            self._at.compare(chunk, crc, stored)
+        checked = len(expected) - expected.count(0)
+        counts = Counts(payload.nbytes * len(chunks), len(chunks), behind * len(chunks), checked)
+        for chunk, target, one in zip(chunks.tolist(), targets, into, strict=True):
+            if target is not one:
+                self._put(chunk, target, one, counts)
+        return counts
 
-    def _read_whole(
-        self, chunk: int, name: str, start: int, behind: memoryview, dtype: str, into: torch.Tensor
+    def _read_runs(self, chunks: Ints, payload: Payload, box: Box, into: Sequence[torch.Tensor]) -> Counts:
+        """Of each chunk a part that is a run of bytes."""
+        begin = _begin(payload, box)
+        asked = [
+            (name, start + begin, memory_of(target))
+            for (name, start), target in zip(map(self._at.place, chunks.tolist()), into, strict=True)
+        ]
+        for one in asked:
+            self.files.read_into(*one)
+        return Counts(sum(memory.nbytes for _, _, memory in asked), len(chunks))
+
+    def _read_boxes(self, chunks: Ints, payload: Payload, box: Box, into: Sequence[torch.Tensor]) -> Counts:
+        """Of each chunk a part that is no run of bytes, or whose target is none, out of a map."""
+        targets = list(map(bits_of, into))
+        size = targets[0].itemsize
+        strides, begin = tuple(s * size for s in payload.strides), _begin(payload, box)
+        rows = self.metadata.chunks
+        sources = [
+            np.ndarray(box.shape, targets[0].dtype, self._at.mapped(file), start + begin, strides)
+            for file, start in zip(rows.file[chunks].tolist(), rows.start[chunks].tolist(), strict=True)
+        ]
+        for target, source in zip(targets, sources, strict=True):
+            np.copyto(target, source)
+        return Counts(box.numel * size * len(chunks), len(chunks))
+
+    def _read_each(
+        self,
+        chunks: Ints,
+        payload: Payload | None,
+        box: Box,
+        into: Sequence[torch.Tensor],
+        check: bool,
     ) -> Counts:
-        """All elements of a chunk, and `behind` them the crc that was stored with them."""
-        fits = _direct(into, dtype) and into.is_contiguous()
-        target = into if fits else torch.empty(into.shape, dtype=getattr(torch, dtype))
-        memory = memory_of(target)
-        crc = self.files.read_checked(name, start, memory, behind)
-        expected = int.from_bytes(behind[-4:], "little")
-        self._at.compare(chunk, crc, expected)
-        counts = Counts(len(memory), 1, len(behind), int(expected != 0))
-        if not fits:
-            self._put(chunk, target, into, counts)
+        """One chunk after the other."""
+        counts = Counts()
+        for chunk, one in zip(chunks.tolist(), into, strict=True):
+            found = self._read_one(chunk, payload, box, one, check)
+            counts.add(found)
+            counts.lost |= found.lost
         return counts
 
     def _put(self, chunk: int, stored: torch.Tensor, into: torch.Tensor, counts: Counts) -> None:
@@ -210,7 +273,7 @@ class Source:
         into.copy_(stored)
         before, after = (str(tensor.dtype).removeprefix("torch.") for tensor in (stored, into))
         if self.measure and not widens(before, after):
-            counts.lost = {chunk: loss(stored, into)}
+            counts.lost[chunk] = loss(stored, into)
 
     def _read_one(
         self, chunk: int, payload: Payload | None, box: Box, into: torch.Tensor, check: bool
@@ -222,12 +285,11 @@ class Source:
             into.copy_(self._at.decoded[chunk][box.slices])
             counts.nbytes = box.numel * into.element_size()
             return counts
-        dtype = getattr(torch, payload.dtype)
-        run = _run(payload, box)
+        dtype, run = getattr(torch, payload.dtype), _run(payload, box)
         counts.nbytes = box.numel * dtype.itemsize
-        whole = run == 0 and counts.nbytes == payload.nbytes
+        whole = run and _begin(payload, box) == payload.start and counts.nbytes == payload.nbytes
         expected = self._at.expected(chunk, payload, counts) if whole or check else 0
-        if self._parted(into, box) and (run is not None or not whole):
+        if self._parted(into, box) and (run or not whole):
             target, found = into, self._bring(chunk, payload, box, into, whole)
         else:
             target = into if _direct(into, payload.dtype) else torch.empty(box.shape, dtype=dtype)
@@ -261,11 +323,10 @@ class Source:
         self, chunk: int, payload: Payload, box: Box, target: torch.Tensor, whole: bool
     ) -> int | None:
         """Read a box into CPU memory of the stored dtype; its crc if it is the `whole` chunk."""
-        run = _run(payload, box)
-        if run is None or not target.is_contiguous():
+        if not _run(payload, box) or not target.is_contiguous():
             return self._copy_box(chunk, payload, box, target, whole)
         name, base = self._at.place(chunk)
-        start, memory = base + payload.start + run * target.element_size(), memory_of(target)
+        start, memory = base + _begin(payload, box), memory_of(target)
         if whole:
             return self.files.read_checked(name, start, memory, memoryview(bytearray()))
         self.files.read_into(name, start, memory)
@@ -278,10 +339,9 @@ class Source:
         into, size = bits_of(target), target.element_size()
         name, base = self._at.place(chunk)
         strides = tuple(s * size for s in payload.strides)
-        low = payload.storage_offset + sum(o * s for o, s in zip(box.offset, payload.strides, strict=True))
         if not box.numel:
             return 0 if whole else None
-        start = base + payload.start + low * size
+        start = base + _begin(payload, box)
         if self.files.mapped:
             data = self._at.mapped(int(self.metadata.chunks.file[chunk]))
             np.copyto(into, np.ndarray(box.shape, into.dtype, data, start, strides))
@@ -302,11 +362,22 @@ def _direct(into: torch.Tensor, dtype: str) -> bool:
     return into.device.type == "cpu" and into.dtype is getattr(torch, dtype)
 
 
-def _run(payload: Payload, box: Box) -> int | None:
-    """Where the box begins in the chunk's storage if it is one run of elements there, else None."""
+def _fits(into: torch.Tensor, dtype: str) -> bool:
+    """Whether bytes can be read into a tensor's memory as they are."""
+    return _direct(into, dtype) and into.is_contiguous()
+
+
+def _begin(payload: Payload, box: Box) -> int:
+    """The byte of its chunk where the first element of a box lies."""
+    first = sum(o * s for o, s in zip(box.offset, payload.strides, strict=True))
+    return payload.start + (payload.storage_offset + first) * ITEMSIZE[payload.dtype]
+
+
+def _run(payload: Payload, box: Box) -> bool:
+    """Whether the box is one run of elements in the chunk's storage."""
     expected = 1
     for n, stride in zip(reversed(box.shape), reversed(payload.strides), strict=True):
         if n != 1 and stride != expected:
-            return None
+            return False
         expected *= n
-    return payload.storage_offset + sum(o * s for o, s in zip(box.offset, payload.strides, strict=True))
+    return True
