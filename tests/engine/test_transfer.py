@@ -95,6 +95,36 @@ def test_any_box_into_any_memory(stored, box):
         assert (counts.nbytes, counts.reads) == (box.numel * 2, 1)
 
 
+@pytest.mark.parametrize("count", [4, 12])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("verify", [False, True])
+@settings(max_examples=25, deadline=None)
+@given(box=boxes(), foreign=st.integers(0, 11))
+def test_tensors_that_are_alike_go_each_into_its_own_memory(
+    tmp_path_factory, count, threads, verify, box, foreign
+):
+    """Whole, in runs, in boxes, many small ones, and one that another writer wrapped: in one load."""
+    path = tmp_path_factory.mktemp("alike")
+    state = {f"w{i}": WHOLE + 100 * i for i in range(count)}
+    if foreign < count:
+        state[f"w{foreign}"] = state[f"w{foreign}"].permute(2, 1, 0).contiguous().permute(2, 1, 0)
+    stock_save(state, path)
+    memory = [list(targets(box.shape))[i % 4] for i in range(count)]
+    checkpoint = open_checkpoint(path)
+    corner = np.zeros((1, 3), np.int64)
+    shards = Shards(np.zeros(1, int), Boxes.of([box]), corner)
+    cut = Cut("int16", SHAPE, shards, shards)
+    plan = plan_load(checkpoint.metadata, [Holding(Tensor(key, "int16", SHAPE), shards) for key in state])
+    held = HeldTensors.of([Held(key, cut, (one,)) for key, one in zip(state, memory, strict=True)])
+    with Source(checkpoint, Trace()) as source:
+        source.find(plan.reads[0])
+        source.fill(plan, held, verify, threads)
+    for (key, whole), one in zip(state.items(), memory, strict=True):
+        assert torch.equal(one.to(torch.int16), whole[box.slices]), key
+    assert (source.counts.nbytes, source.counts.reads) == (count * box.numel * 2, count)
+    assert source.counts.checked == (count if verify or box.shape == SHAPE else 0)
+
+
 def test_a_whole_chunk_is_checked_and_a_part_when_asked(tmp_path):
     save({"w": WHOLE}, tmp_path)
     checkpoint = open_checkpoint(tmp_path)
