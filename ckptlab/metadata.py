@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +46,61 @@ class Tensor(NamedTuple):
     def nbytes(self) -> int:
         """Bytes of its elements, each counted once."""
         return math.prod(self.shape) * ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors(Sequence[Tensor]):
+    """Tensors as columns: tensor i is called `names[i]`, its dtype and shape are `forms[kinds[i]]`.
+
+    A checkpoint has thousands of tensors, but few forms; each stands there once.
+
+    >>> every = Tensors.of([Tensor("w", "int8", (2,)), Tensor("v", "int8", (2,))])
+    >>> every[1], every.kinds.tolist(), every.forms
+    (Tensor(fqn='v', dtype='int8', shape=(2,)), [0, 0], [('int8', (2,))])
+    """
+
+    names: Sequence[str]
+    kinds: Ints
+    forms: Sequence[tuple[str, tuple[int, ...]]]
+
+    @classmethod
+    def of(cls, tensors: Iterable[Tensor]) -> Tensors:
+        """These, in their order."""
+        if isinstance(tensors, Tensors):
+            return tensors
+        every = tuple(tensors)
+        forms: dict[tuple[str, tuple[int, ...]], int] = {}
+        kinds = [forms.setdefault((dtype, shape), len(forms)) for _, dtype, shape in every]
+        return cls([tensor.fqn for tensor in every], np.array(kinds, np.int64), list(forms))
+
+    def take(self, rows: Ints) -> Tensors:
+        """Those at `rows`."""
+        return Tensors([self.names[row] for row in rows.tolist()], self.kinds[rows], self.forms)
+
+    def under(self, names: Sequence[str]) -> Tensors:
+        """The same by other names."""
+        return Tensors(names, self.kinds, self.forms)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, at: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, at: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(at, slice):
+            return Tensors(self.names[at], self.kinds[at], self.forms)
+        return Tensor(self.names[at], *self.forms[self.kinds[at]])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        forms = self.forms
+        return (Tensor(n, *forms[kind]) for n, kind in zip(self.names, self.kinds.tolist(), strict=True))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -88,7 +143,7 @@ class Metadata:
     `layouts` holds mesh and placements of those tensors for which the writer recorded them.
     """
 
-    tensors: tuple[Tensor, ...]
+    tensors: Tensors
     chunks: Chunks
     files: tuple[str, ...]
     writers: tuple[int, ...]
@@ -100,7 +155,7 @@ class Metadata:
     @cached_property
     def rows(self) -> Mapping[str, int]:
         """Position in `tensors`, by fqn."""
-        return {tensor.fqn: i for i, tensor in enumerate(self.tensors)}
+        return dict(zip(self.tensors.names, range(len(self.tensors)), strict=True))
 
     def tensor(self, fqn: str) -> Tensor:
         """The tensor of this name; `CheckpointError` that tells the nearest names if there is none."""
@@ -111,7 +166,8 @@ class Metadata:
     def boxes(self, row: int) -> Boxes:
         """The boxes of all chunks of tensor `row`, in elements of the tensor."""
         low = self.chunks.corner[row]
-        shape = (int(self.chunks.first[row + 1] - self.chunks.first[row]), len(self.tensors[row].shape))
+        ndim = len(self.tensors[row].shape)
+        shape = int(self.chunks.first[row + 1] - self.chunks.first[row]), ndim
         high = low + shape[0] * shape[1]
         return Boxes(
             self.chunks.offsets[low:high].reshape(shape), self.chunks.shapes[low:high].reshape(shape)

@@ -25,7 +25,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Box, Boxes, Layout, Mesh, Placement, Replicate, Shard, Shards, StridedShard
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, Tensor, grouped
+from ckptlab.metadata import ITEMSIZE, Tensor, Tensors, grouped
 from ckptlab.plan.holding import everywhere
 
 
@@ -120,10 +120,13 @@ class HeldTensors(Mapping[str, Held]):
         return Held(fqn, self.cuts[row], self.memory[row])
 
     @cached_property
-    def tensors(self) -> Sequence[Tensor]:
+    def tensors(self) -> Tensors:
         """The wholes of which this rank has parts."""
-        found = [(name, cut.dtype, cut.shape) for name, cut in zip(self.names, self.cuts, strict=True)]
-        return tuple(map(Tensor._make, found))
+        forms: dict[tuple[str, tuple[int, ...]], int] = {}
+        kinds = np.empty(len(self), np.int64)
+        for rows, cut in self.alike:
+            kinds[rows] = forms.setdefault((cut.dtype, cut.shape), len(forms))
+        return Tensors(self.names, kinds, list(forms))
 
     @property
     def nbytes(self) -> int:

@@ -301,9 +301,7 @@ def _agree(told: Sequence[Sequence[Mismatch]]) -> list[Mismatch]:
 def _make_ready(checkpoint: Checkpoint, target: _Target, source: Source) -> _Ready:
     """Look at all that may be wrong before the target changes; the objects, as they are to be set."""
     held = target.sources
-    rows, tensors = checkpoint.metadata.rows, checkpoint.metadata.tensors
-    stored = [tensors[rows[fqn]] for fqn in held.names]
-    wants = Holdings(stored, [Alike(some, cut.mine) for some, cut in held.alike])
+    wants = Holdings(held.tensors, [Alike(some, cut.mine) for some, cut in held.alike])
     plan = plan_load(checkpoint.metadata, wants)
     _files_there(checkpoint, plan)
     objects = _objects(checkpoint, target.objects)

@@ -52,7 +52,7 @@ class Source:
     @cached_property
     def rows(self) -> Ints:
         """Where each tensor of the plan is in `held`, -1 if it is not."""
-        return self.held.rows_of([tensor.fqn for tensor in self.plan.tensors])
+        return self.held.rows_of(self.plan.tensors.names)
 
 
 def write_files(files: Files, mine: Sequence[int], source: Source, sync: bool, trace: Trace) -> None:

@@ -124,8 +124,8 @@ class Overlaps:
 def overlaps(a: Boxes, b: Boxes) -> Overlaps:
     """Every pair of a box of `a` and a box of `b` that share elements, ordered by `a`, then `b`.
 
-    The pairs are found by a sorted search along the dim that tells the boxes of `b` apart best,
-    then sieved in the others: near linear for grids, whatever the number of ranks.
+    Where there are many, pairs are found by a sorted search along the dim that tells the boxes of `b`
+    apart best, then sieved in the others: near linear for grids, whatever the number of ranks.
 
     >>> rows = Boxes.of([Box((0, 0), (2, 4)), Box((2, 0), (2, 4))])
     >>> column = Boxes.of([Box((0, 1), (4, 1))])
@@ -133,18 +133,21 @@ def overlaps(a: Boxes, b: Boxes) -> Overlaps:
     >>> found.b.tolist(), found.boxes[1]
     ([0, 1], Box[2:4, 1:2])
     """
+    if not a.ndim or len(a) * len(b) <= _FEW_PAIRS:
+        low = np.maximum(a.offsets[:, None], b.offsets)
+        size = np.minimum(a.stops[:, None], b.stops) - low
+        ia, ib = np.nonzero((size > 0).all(axis=2))
+        return Overlaps(ia, ib, Boxes(low[ia, ib], size[ia, ib]))
     ia, ib = _candidates(a, b)
     low = np.maximum(a.offsets[ia], b.offsets[ib])
     size = np.minimum(a.stops[ia], b.stops[ib]) - low
-    keep = np.flatnonzero((size > 0).all(axis=1)) if a.ndim else np.arange(len(ia))
+    keep = np.flatnonzero((size > 0).all(axis=1))
     keep = keep[np.lexsort((ib[keep], ia[keep]))]
     return Overlaps(ia[keep], ib[keep], Boxes(low[keep], size[keep]))
 
 
 def _candidates(a: Boxes, b: Boxes) -> tuple[Ints, Ints]:
     """Pairs that may meet: all that do, and as few others as one dim can sort out."""
-    if not a.ndim or len(a) * len(b) <= _FEW_PAIRS:
-        return np.repeat(np.arange(len(a)), len(b)), np.tile(np.arange(len(b)), len(a))
     distinct = [len(np.unique(b.offsets[:, d])) for d in range(a.ndim)]
     dim = int(np.argmax(distinct))
     start, stop = b.offsets[:, dim], b.stops[:, dim]

@@ -59,12 +59,12 @@ def check(metadata: Metadata, target: Mapping[str, Form | None]) -> tuple[Mismat
     """
     found: list[Mismatch] = []
     rows, tensors = metadata.rows, metadata.tensors
+    forms = [tensors.forms[kind] for kind in tensors.kinds.tolist()]
     for fqn, wanted in target.items():
         row = rows.get(fqn)
         if row is not None:
-            stored = tensors[row]
-            if wanted is None or stored.shape != wanted.shape or stored.dtype != wanted.dtype:
-                found += fit(stored, wanted)
+            if wanted is None or forms[row] != (wanted.dtype, wanted.shape):
+                found += fit(tensors[row], wanted)
         elif fqn in metadata.objects:
             if wanted is not None:
                 found.append(

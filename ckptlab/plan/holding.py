@@ -15,7 +15,7 @@ import numpy as np
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Boxes, Layout, Placement, Replicate, Shards
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import Tensor, grouped, meant, near
+from ckptlab.metadata import Tensor, Tensors, grouped, meant, near
 
 
 class Holding(NamedTuple):
@@ -39,7 +39,7 @@ class Holdings:
     Those alike are told together: a model has thousands of tensors, but few shapes.
     """
 
-    tensors: Sequence[Tensor]
+    tensors: Tensors
     alike: Sequence[Alike]
 
     @classmethod
@@ -50,7 +50,7 @@ class Holdings:
         every = tuple(held)
         groups = grouped((id(shards), tensor.dtype) for tensor, shards in every)
         alike = tuple(Alike(rows, every[rows[0]].shards) for rows in groups)
-        return cls(tuple(one.tensor for one in every), alike)
+        return cls(Tensors.of(one.tensor for one in every), alike)
 
     def __len__(self) -> int:
         return len(self.tensors)

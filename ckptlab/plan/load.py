@@ -117,19 +117,19 @@ def alike(metadata: Metadata, wants: Holdings) -> list[tuple[Holding, Ints, Ints
     Of each such group, what is wanted of its first tensor, the rows of the metadata, and the positions in
     `wants`.
     """
-    row, tensors, wanted = metadata.rows, metadata.tensors, wants.tensors
-    corner, count = metadata.chunks.corner, np.diff(metadata.chunks.first)
+    every = np.fromiter(map(metadata.rows.__getitem__, wants.tensors.names), np.int64, len(wants))
+    columns = metadata.tensors.kinds, metadata.chunks.corner, np.diff(metadata.chunks.first)
     found = []
     for asked, shards in wants.alike:
-        rows = np.array([row[wanted[i].fqn] for i in asked.tolist()], np.int64)
-        at, n, dtypes = corner[rows], count[rows], [tensors[t].dtype for t in rows.tolist()]
-        if (at == at[0]).all() and (n == n[0]).all() and dtypes.count(dtypes[0]) == len(dtypes):
+        rows = every[asked]
+        forms = [column[rows] for column in columns]
+        if all((column == column[0]).all() for column in forms):
             # So it is nearly always, and soon seen.
             groups = [np.arange(len(rows))]
         else:
-            groups = grouped(zip(at.tolist(), n.tolist(), dtypes, strict=True))
+            groups = grouped(zip(*(column.tolist() for column in forms), strict=True))
         for some in groups:
-            first = Holding(wanted[asked[some[0]]], shards)
+            first = Holding(wants.tensors[asked[some[0]]], shards)
             found.append((first, rows[some], asked[some]))
     return found
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from ckptlab.layout import Layout
-from ckptlab.metadata import ITEMSIZE, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, Metadata, Tensor, Tensors
 from ckptlab.plan.holding import fitted, holdings
 from ckptlab.plan.save import plan_save
 
@@ -23,7 +23,7 @@ def metadata_of(tensors: Iterable[Tensor], layout: Layout) -> Metadata:
     >>> len(saved.chunks), saved.writers, saved.chunks.length.tolist()
     (2, (0, 1), [32, 32])
     """
-    rows = tuple(tensors)
+    rows = Tensors.of(tensors)
     world = max(layout.mesh.rank_list) + 1
     plan = plan_save(holdings(rows, layout), world)
     chunks, _ = plan.chunks(lambda dtype, shape: math.prod(shape) * ITEMSIZE[dtype])

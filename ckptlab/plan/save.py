@@ -13,7 +13,7 @@ import numpy as np
 from ckptlab.errors import LayoutError
 from ckptlab.layout import Boxes, Distinct
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, BoxColumns, Chunks, Tensor
+from ckptlab.metadata import ITEMSIZE, BoxColumns, Chunks, Tensors
 from ckptlab.plan.holding import Holding, Holdings
 
 Length = Callable[[str, tuple[int, ...]], int]
@@ -43,7 +43,7 @@ class SavePlan:
     `replicated` says whether there is a box that several ranks hold.
     """
 
-    tensors: tuple[Tensor, ...]
+    tensors: Tensors
     writes: tuple[Writes, ...]
     bytes_by_rank: Ints
     replicated: bool
@@ -113,7 +113,7 @@ def plan_save(held: Iterable[Holding], world: int) -> SavePlan:
         group.writer[:, c] = _shared_out(
             load, part.rank[part.first[c] : part.first[c + 1]], -cost, len(group.rows)
         )
-    return SavePlan(tuple(every.tensors), tuple(group for group, _ in groups), load, bool(shared))
+    return SavePlan(every.tensors, tuple(group for group, _ in groups), load, bool(shared))
 
 
 def _shared_out(load: Ints, holders: Ints, cost: int, n: int) -> Ints:

@@ -75,10 +75,10 @@ def renamed(metadata: Metadata, names: Mapping[str, str | None]) -> Metadata:
     ['w']
     """
     # The chunks of a tensor keep their rows, so the tensor stays too.
-    tensors = (t._replace(fqn=names[t.fqn] or LEFT_OUT + t.fqn) for t in metadata.tensors)
+    others = [names[fqn] or LEFT_OUT + fqn for fqn in metadata.tensors.names]
     return replace(
         metadata,
-        tensors=tuple(tensors),
+        tensors=metadata.tensors.under(others),
         objects=under(names, metadata.objects),
         paths={},
         layouts=under(names, metadata.layouts),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor
+from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor, Tensors
 from ckptlab.storage.dcp import METADATA_FILE, data_file
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.opened import Checkpoint, Format
@@ -103,7 +103,7 @@ def to_dcp(job: Job, target: Target) -> Written:
             out.put(archive)
     fqns = [*(tensor.fqn for tensor in job.tensors), *job.objects]
     metadata = Metadata(
-        job.tensors,
+        Tensors.of(job.tensors),
         columns.build(),
         (name,),
         (0,),

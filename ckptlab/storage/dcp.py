@@ -16,7 +16,7 @@ import numpy as np
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout.box import Ints
-from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor, Tensors
 from ckptlab.storage.dcp_names import (
     STOCK,
     BytesEntry,
@@ -107,7 +107,7 @@ class _Reader:
         meta = top.storage_meta
         save_id = meta.save_id if type(meta) is MetaEntry else None
         return Metadata(
-            tuple(self._tensors),
+            Tensors.of(self._tensors),
             Chunks(
                 _column(self._first),
                 _column(self._corner),

@@ -38,12 +38,12 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
         index = record("MetadataIndex", fqn=name, index=opcodes.NONE)
         file = shared(opcodes.text(metadata.files[extent.file]))
         storage += [index, record.place(file, extent.start, extent.length)]
-    fqns = [tensor.fqn for tensor in metadata.tensors]
+    fqns = metadata.tensors.names
     numbers = shared.several(opcodes.texts(fqns))
     names = dict(zip(fqns, opcodes.fetches(numbers), strict=True))
     chunks, made = metadata.chunks, [b""] * len(fqns)
     offsets = np.empty(len(chunks), np.int64)
-    kinds = [tensor[1:] for tensor in metadata.tensors]
+    kinds = metadata.tensors.kinds.tolist()
     alike = zip(kinds, chunks.corner.tolist(), np.diff(chunks.first).tolist(), strict=True)
     for rows in grouped(alike):
         # Of tensors of one dtype and shape that are cut alike the same is said.

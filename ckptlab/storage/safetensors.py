@@ -16,7 +16,7 @@ from typing import NoReturn, TypeGuard
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ITEMSIZE, ChunkColumns, Metadata, Tensor, human_bytes
+from ckptlab.metadata import ITEMSIZE, ChunkColumns, Metadata, Tensor, Tensors, human_bytes
 from ckptlab.storage.files import Files, inside
 from ckptlab.storage.opened import Checkpoint
 from ckptlab.storage.template import contiguous
@@ -158,7 +158,7 @@ def _checkpoint(
         )
         payloads += [_payload(part.tensor.dtype, part.tensor.shape, part.length) for part in parts]
     metadata = Metadata(
-        tuple(tensors),
+        Tensors.of(tensors),
         columns.build(),
         tuple(names),
         tuple(_writer(name) for name in names),

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ckptlab.errors import CheckpointError, LayoutError
 from ckptlab.layout import Layout, Mesh, Replicate, parse_placements
-from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, Chunks, Extent, Metadata, Tensors
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import inside
 
@@ -83,16 +83,15 @@ def write_sidecar(metadata: Metadata, record: bytes) -> bytes:
 
     A header in JSON, then each column, at a multiple of 8 bytes; the front has one crc, the places another.
     """
-    kinds: dict[tuple[str, tuple[int, ...]], int] = {}
     layouts: dict[Layout, int] = {}
     placed, paths = metadata.layouts, metadata.paths
     # Tensors that are sharded alike share their layout, and to hash it for each takes long.
     shared = {id(layout): layout for layout in placed.values()}
     number = {known: layouts.setdefault(layout, len(layouts)) for known, layout in shared.items()}
-    names = [t.fqn for t in metadata.tensors]
+    names = metadata.tensors.names
     columns = {
-        "kind": [kinds.setdefault((t.dtype, t.shape), len(kinds)) for t in metadata.tensors],
-        "layout": [number[id(placed[t.fqn])] if t.fqn in placed else -1 for t in metadata.tensors],
+        "kind": metadata.tensors.kinds,
+        "layout": [number[id(placed[fqn])] if fqn in placed else -1 for fqn in names],
         **{name: getattr(metadata.chunks, name) for name in list(_COLUMNS)[2:]},
     }
     arrays = {name: np.asarray(column, _COLUMNS[name]) for name, column in columns.items()}
@@ -100,7 +99,7 @@ def write_sidecar(metadata: Metadata, record: bytes) -> bytes:
         "save_id": metadata.save_id,
         "record": [len(record), crc32(record)],
         "names": names,
-        "kinds": list(kinds),
+        "kinds": metadata.tensors.forms,
         "layouts": [_layout_record(layout) for layout in layouts],
         "files": metadata.files,
         "writers": metadata.writers,
@@ -180,7 +179,7 @@ def _metadata(head: Mapping[str, Any], column: Mapping[str, npt.NDArray[Any]]) -
             _require(all(type(step) in (str, int) for step in path))
             paths[fqn] = tuple(path)
     return Metadata(
-        tuple(Tensor(fqn, *kinds[kind]) for fqn, kind in zip(names, column["kind"].tolist(), strict=True)),
+        Tensors(names, column["kind"].astype(np.int64), kinds),
         chunks,
         files,
         tuple(map(int, head["writers"])),

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from ckptlab.errors import CheckpointError, CorruptError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor, Tensors
 from ckptlab.storage.archive import Archive, reading_zip
 from ckptlab.storage.crc import crc32
 from ckptlab.storage.files import Files
@@ -133,7 +133,7 @@ def open_torch_parts(path: str, files: Files, names: Sequence[str]) -> Checkpoin
                 part.metadata.boxes(row), [number], [int(chunks.start[row])], [int(chunks.length[row])]
             )
     metadata = Metadata(
-        tuple(tensor for part in parts for tensor in part.metadata.tensors),
+        Tensors.of(tensor for part in parts for tensor in part.metadata.tensors),
         columns.build(),
         tuple(names),
         (-1,) * len(names),
@@ -178,7 +178,7 @@ def _checkpoint(path: str, files: Files, name: str, archive: Archive, leaves: li
         crcs.append(crc)
     at = archive.start("data.pkl")
     metadata = Metadata(
-        tuple(tensors),
+        Tensors.of(tensors),
         columns.build(),
         (name,),
         (-1,),

@@ -7,7 +7,7 @@ import torch
 
 from ckptlab import load, open_checkpoint, save
 from ckptlab.engine import verify_loaded
-from ckptlab.metadata import Tensor
+from ckptlab.metadata import Tensor, Tensors
 from ckptlab.storage.dcp_write import write_metadata
 
 
@@ -52,7 +52,7 @@ def test_minus_zero_is_not_zero_and_a_nan_is_itself(tmp_path):
 def test_elements_that_are_stored_nowhere_are_never_equal(tmp_path):
     save({"w": torch.ones(2, 3)}, tmp_path)
     metadata = open_checkpoint(tmp_path).metadata
-    larger = dataclasses.replace(metadata, tensors=(Tensor("w", "float32", (4, 3)),))
+    larger = dataclasses.replace(metadata, tensors=Tensors.of([Tensor("w", "float32", (4, 3))]))
     (tmp_path / ".metadata").write_bytes(write_metadata(larger, str(tmp_path)))
     state = {"w": torch.cat([torch.ones(2, 3), torch.zeros(2, 3)])}
     assert verify_loaded(state, str(tmp_path)).different == ("w",)

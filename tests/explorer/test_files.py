@@ -14,7 +14,7 @@ from ckptlab.explorer.filemap import PAGE, PIXELS, file_scene, files_scene
 from ckptlab.explorer.files import Files, Inside
 from ckptlab.explorer.scene import FILLED, HATCHED, OUTLINED
 from ckptlab.explorer.table import csv_text
-from ckptlab.metadata import Chunks
+from ckptlab.metadata import Chunks, Tensors
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def many_chunks(metadata, n):
         np.full(n + 1, 100),
     )
     first = metadata.tensors[0]._replace(shape=(n,))
-    return replace(metadata, tensors=(first, *metadata.tensors[1:]), chunks=columns, objects={})
+    return replace(metadata, tensors=Tensors.of((first, *metadata.tensors[1:])), chunks=columns, objects={})
 
 
 def test_narrow_neighbours_are_drawn_as_one_and_the_chosen_stays_alone(saved):

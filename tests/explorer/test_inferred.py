@@ -8,7 +8,7 @@ from ckptlab.errors import CheckpointError
 from ckptlab.explorer.inferred import inferred, inferred_scene
 from ckptlab.explorer.scene import HATCHED
 from ckptlab.layout import Layout
-from ckptlab.metadata import Extent, Metadata, Tensor
+from ckptlab.metadata import Extent, Metadata, Tensor, Tensors
 from ckptlab.plan.metadata_of import metadata_of
 
 
@@ -47,7 +47,7 @@ def test_copies_are_judged_in_the_order_of_the_state_not_of_the_file():
     order = sorted(range(9), key=lambda i: writers[i])
     chunks = saved.chunks
     listed = Metadata(
-        tuple(tensors[i] for i in order),
+        Tensors.of(tensors[i] for i in order),
         type(chunks)(
             np.arange(10),
             chunks.corner[order],

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from ckptlab.errors import CheckpointError, CorruptError, PathError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, Metadata, Tensor
+from ckptlab.metadata import ChunkColumns, Metadata, Tensor, Tensors
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.convert import Converted, convert
 from ckptlab.storage.crc import crc32
@@ -157,7 +157,7 @@ def grid(path, shape, chunk, damage=False):
     columns = ChunkColumns()
     columns.add(Boxes.of(boxes), *map(list, zip(*places, strict=True)))
     names = tuple(f"__{rank}_0.distcp" for rank in range(3))
-    metadata = Metadata((Tensor("w", "int32", shape),), columns.build(), names, (0, 1, 2))
+    metadata = Metadata(Tensors.of([Tensor("w", "int32", shape)]), columns.build(), names, (0, 1, 2))
     (path / ".metadata").write_bytes(write_metadata(metadata, "x"))
     return whole
 

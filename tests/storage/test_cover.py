@@ -10,7 +10,7 @@ from plan_cases import layouts
 from plan_cases import shapes as few
 
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor
+from ckptlab.metadata import ChunkColumns, Extent, Metadata, Tensor, Tensors
 from ckptlab.plan.metadata_of import metadata_of
 from ckptlab.storage.cover import Piece, check_boxes, check_bytes, differing, gaps, many, pieces
 
@@ -19,7 +19,7 @@ def metadata(shape, boxes, objects=None):
     columns = ChunkColumns()
     n = len(boxes)
     columns.add(Boxes.of(boxes, len(shape)), [0] * n, [100 * i for i in range(n)], [100] * n)
-    return Metadata((Tensor("w", "float32", shape),), columns.build(), ("f",), (0,), objects or {})
+    return Metadata(Tensors.of([Tensor("w", "float32", shape)]), columns.build(), ("f",), (0,), objects or {})
 
 
 @settings(max_examples=200, deadline=None)
@@ -110,7 +110,9 @@ def test_what_two_say_differently():
     one = metadata((4,), [high, low], {"step": Extent(0, 50, 10)})
     assert differing(one, metadata((4,), [high, low], {"step": Extent(0, 50, 10)})) == ()
     assert differing(one, metadata((4,), [low, high], {"step": Extent(0, 50, 11)})) == ("w", "step")
-    assert differing(one, dataclasses.replace(one, tensors=(Tensor("w", "int32", (4,)),))) == ("w",)
+    assert differing(one, dataclasses.replace(one, tensors=Tensors.of([Tensor("w", "int32", (4,))]))) == (
+        "w",
+    )
     assert differing(one, dataclasses.replace(one, files=("g",))) == ("w", "step")
     assert differing(one, metadata((4,), [high, low])) == ("step",)
 

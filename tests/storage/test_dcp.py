@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.metadata import (
 
 from ckptlab.errors import CheckpointError, CorruptError, UnsafeError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import Chunks, Extent, Tensor
+from ckptlab.metadata import Chunks, Extent, Tensor, Tensors
 from ckptlab.metadata import Metadata as Columns
 from ckptlab.storage.dcp import data_file, read_metadata, writer
 from ckptlab.storage.dcp_write import write_metadata
@@ -351,9 +351,8 @@ def test_half_a_million_chunks_are_a_few_arrays():
         np.full(many, 1500),
     )
     files = tuple(data_file(rank, 0, "") for rank in range(cut))
-    made = Columns(
-        tuple(Tensor(name, "bfloat16", (cut * 7, 64)) for name in names), columns, files, tuple(range(cut))
-    )
+    every = Tensors.of(Tensor(name, "bfloat16", (cut * 7, 64)) for name in names)
+    made = Columns(every, columns, files, tuple(range(cut)))
     found = read_metadata(write_metadata(made, "x"), WHERE)
     assert len(found.chunks) == 500_000
     assert isinstance(found.boxes(3), Boxes)

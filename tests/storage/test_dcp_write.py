@@ -16,7 +16,7 @@ from torch.distributed.checkpoint.metadata import (
 from torch.distributed.checkpoint.metadata import Metadata as StockMetadata
 
 from ckptlab.layout import Boxes
-from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor
+from ckptlab.metadata import ITEMSIZE, ChunkColumns, Extent, Metadata, Tensor, Tensors
 from ckptlab.storage.dcp import read_metadata
 from ckptlab.storage.dcp_write import write_metadata
 
@@ -39,7 +39,7 @@ def sample():
         Tensor("big", "uint8", (2**33, 1, 1, 300)),
     )
     return Metadata(
-        tensors, columns.build(), ("__0_0.distcp", "__1_0_abc.distcp"), (0, 1),
+        Tensors.of(tensors), columns.build(), ("__0_0.distcp", "__1_0_abc.distcp"), (0, 1),
         {"b.n": Extent(1, 5, 1261)}, {"a": ("a",), "b.c": ("b", "c"), "b.n": ("b", 0, 300, "n")}, {}, "an-id",
     )  # fmt: skip
 
@@ -101,14 +101,14 @@ def test_tensors_do_not_share_their_lists():
 def test_every_dtype(dtype):
     columns = ChunkColumns()
     columns.add(Boxes(np.array([[0]]), np.array([[1]])), [0], [0], [9])
-    made = Metadata((Tensor("w", dtype, (1,)),), columns.build(), ("f",), (-1,))
+    made = Metadata(Tensors.of([Tensor("w", dtype, (1,))]), columns.build(), ("f",), (-1,))
     assert pickle.loads(write_metadata(made, "x")).state_dict_metadata["w"].properties.dtype == getattr(
         torch, dtype
     )
 
 
 def test_an_empty_checkpoint():
-    made = pickle.loads(write_metadata(Metadata((), ChunkColumns().build(), (), ()), "x"))
+    made = pickle.loads(write_metadata(Metadata(Tensors.of([]), ChunkColumns().build(), (), ()), "x"))
     assert made == StockMetadata({}, {}, {}, StorageMeta("x", None), "1.0.0")
 
 

@@ -19,7 +19,7 @@ from ranks_fixture import pool
 from ckptlab import save
 from ckptlab.errors import RankError
 from ckptlab.live import LocalRanks
-from ckptlab.metadata import Tensor
+from ckptlab.metadata import Tensor, Tensors
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.remote import FsspecFiles
@@ -149,7 +149,7 @@ def test_elements_that_are_in_no_chunk(path):
         row = metadata.rows["model.b"]
         tensors = list(metadata.tensors)
         tensors[row] = Tensor("model.b", "bfloat16", (9,))
-        return dataclasses.replace(metadata, tensors=tuple(tensors))
+        return dataclasses.replace(metadata, tensors=Tensors.of(tensors))
 
     rewrite(path, grown)
     [finding] = verify(path).findings
@@ -160,7 +160,7 @@ def test_elements_that_are_in_no_chunk(path):
 def test_a_dtype_that_is_not_the_stored_one(path):
     def turned(metadata):
         tensors = [t._replace(dtype="int32") if t.fqn == "model.w" else t for t in metadata.tensors]
-        return dataclasses.replace(metadata, tensors=tuple(tensors))
+        return dataclasses.replace(metadata, tensors=Tensors.of(tensors))
 
     rewrite(path, turned)
     [finding] = verify(path).findings

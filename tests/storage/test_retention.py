@@ -11,7 +11,7 @@ from s3server import far, gate, server
 
 from ckptlab.errors import CheckpointError, PathError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, Metadata, Tensor, human_bytes
+from ckptlab.metadata import ChunkColumns, Metadata, Tensor, Tensors, human_bytes
 from ckptlab.storage.dcp import read_metadata
 from ckptlab.storage.dcp_write import write_metadata
 from ckptlab.storage.local import LocalFiles
@@ -29,7 +29,7 @@ def metadata_bytes():
     columns = ChunkColumns()
     columns.add(Boxes.of([Box((0,), (4,)), Box((4,), (4,))], 1), [0, 1], [0, 0], [1000, 900])
     metadata = Metadata(
-        (Tensor("w", "float32", (8,)),), columns.build(), FILES[1:], (0, 1), {}, {"w": ("w",)}, {}
+        Tensors.of([Tensor("w", "float32", (8,))]), columns.build(), FILES[1:], (0, 1), {}, {"w": ("w",)}, {}
     )
     return write_metadata(metadata, "")
 

@@ -18,7 +18,7 @@ from ranks_fixture import pool
 
 from ckptlab import save
 from ckptlab.errors import CheckpointError, CorruptError, SliceError, UnsafeError
-from ckptlab.metadata import Chunks, Tensor
+from ckptlab.metadata import Chunks, Tensor, Tensors
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.stored import numpy_dtype
 from ckptlab.storage.template import template
@@ -261,7 +261,7 @@ def test_files_that_are_not_whole(tmp_path):
 def test_elements_that_are_stored_nowhere(tmp_path):
     save({"w": torch.ones(2, 3)}, tmp_path, no_dist=True)
     checkpoint = open_checkpoint(tmp_path)
-    larger = dataclasses.replace(checkpoint.metadata, tensors=(Tensor("w", "float32", (4, 3)),))
+    larger = dataclasses.replace(checkpoint.metadata, tensors=Tensors.of([Tensor("w", "float32", (4, 3))]))
     tensor = dataclasses.replace(checkpoint, metadata=larger)["w"]
     assert same(tensor[1], np.ones(3, "f4"))
     with pytest.raises(CorruptError, match="hold 3 of the 6 elements"):

@@ -11,7 +11,7 @@ from browser import SETTLED, comes, spot
 import ckptlab
 from ckptlab.errors import CorruptError
 from ckptlab.layout import Boxes
-from ckptlab.metadata import BoxColumns, Chunks, Extent, Metadata, Tensor
+from ckptlab.metadata import BoxColumns, Chunks, Extent, Metadata, Tensor, Tensors
 from ckptlab.storage import Checkpoint, open_checkpoint
 from ckptlab.storage.where import files_at
 from ckptlab.widgets.passport import LIMIT, passport, write_passport, write_unreadable
@@ -51,7 +51,7 @@ def many(tmp_path, keys, chunks, wide=40):
     )
     tensors = tuple(Tensor(f"layers.{i % 97}.{i:0{wide}d}", "float32", (chunks, 1)) for i in range(keys))
     files = tuple(f"__{rank}_0.distcp" for rank in range(64))
-    metadata = Metadata(tensors, columns, files, tuple(range(64)), {"step": Extent(0, 0, 9)})
+    metadata = Metadata(Tensors.of(tensors), columns, files, tuple(range(64)), {"step": Extent(0, 0, 9)})
     return Checkpoint(str(tmp_path / "many"), "dcp", metadata, files_at(tmp_path))
 
 
