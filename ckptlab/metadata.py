@@ -73,10 +73,6 @@ class Tensors(Sequence[Tensor]):
         kinds = [forms.setdefault((dtype, shape), len(forms)) for _, dtype, shape in every]
         return cls([tensor.fqn for tensor in every], np.array(kinds, np.int64), list(forms))
 
-    def take(self, rows: Ints) -> Tensors:
-        """Those at `rows`."""
-        return Tensors([self.names[row] for row in rows.tolist()], self.kinds[rows], self.forms)
-
     def under(self, names: Sequence[str]) -> Tensors:
         """The same by other names."""
         return Tensors(names, self.kinds, self.forms)

@@ -5,7 +5,7 @@ from saved import TENSORS, hsdp_metadata
 
 from ckptlab.errors import CheckpointError
 from ckptlab.layout import Box, Boxes
-from ckptlab.metadata import ChunkColumns, human_bytes, near
+from ckptlab.metadata import ChunkColumns, Tensors, human_bytes, near
 
 
 def test_columns_give_back_what_was_added():
@@ -21,6 +21,20 @@ def test_columns_give_back_what_was_added():
     assert chunks.file.tolist() == [0, 1, 1, 1, 0, 0]
     assert chunks.start.tolist() == [0, 0, 32, 36, 32, 64]
     assert chunks.length.tolist() == [32, 32, 4, 32, 32, 7]
+
+
+def test_tensors_give_back_what_was_put_together():
+    every = Tensors.of(TENSORS)
+    assert every == TENSORS
+    assert every != TENSORS[1:]
+    assert [every[i] for i in range(len(every))] == [*every] == list(TENSORS)
+    assert every[-1] == TENSORS[-1]
+    assert every[1:3] == TENSORS[1:3]
+    assert Tensors.of(every) is every
+    others = [name[::-1] for name in every.names]
+    assert every.under(others) == [t._replace(fqn=t.fqn[::-1]) for t in TENSORS]
+    assert len(set(every.forms)) == len(every.forms) == len({t[1:] for t in TENSORS})
+    assert Tensors.of([]) == []
 
 
 def test_boxes_and_rows_of_a_tensor():

@@ -1,9 +1,12 @@
 """Boxes: overlaps in columns against every pair tried by hand."""
 
+from unittest import mock
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ckptlab.layout import Box, Boxes, overlaps
+from ckptlab.layout import Box, Boxes, box, overlaps
 
 
 def boxes(ndim):
@@ -14,11 +17,13 @@ def boxes(ndim):
     return st.lists(pair.map(lambda p: Box(*p)), max_size=12)
 
 
+@pytest.mark.parametrize("few", [0, 4096], ids=["sorted", "each pair"])
 @settings(max_examples=400, deadline=None)
-@given(st.integers(1, 3).flatmap(lambda n: st.tuples(st.just(n), boxes(n), boxes(n))))
-def test_overlaps_are_all_pairs_that_share_elements(case):
+@given(case=st.integers(1, 3).flatmap(lambda n: st.tuples(st.just(n), boxes(n), boxes(n))))
+def test_overlaps_are_all_pairs_that_share_elements(few, case):
     ndim, left, right = case
-    found = overlaps(Boxes.of(left, ndim), Boxes.of(right, ndim))
+    with mock.patch.object(box, "_FEW_PAIRS", few):
+        found = overlaps(Boxes.of(left, ndim), Boxes.of(right, ndim))
     expected = [(i, j, a & b) for i, a in enumerate(left) for j, b in enumerate(right) if (a & b).numel]
     assert [
         (i, j, found.boxes[n])
