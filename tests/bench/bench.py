@@ -42,12 +42,14 @@ def cases(layers, count):
     model, small = states.transformer(layers), states.small(count)
     found = {}
     for layout in SAVES:
-        found[f"save-{layout}"] = ("save", model, layout, False)
-        found[f"save-{layout}-fsync"] = ("save", model, layout, True)
+        found[f"save-{layout}"] = ("save", model, layout, False, "check")
+        found[f"save-{layout}-fsync"] = ("save", model, layout, True, "check")
+    # As stock does it: replicas are not compared.
+    found["save-hsdp2x2-trust"] = ("save", model, "hsdp2x2", False, "trust")
     for saved, wanted in LOADS:
         found[f"load-{saved}-{wanted}"] = ("load", model, saved, wanted, False)
     found["cold-fsdp4-fsdp4"] = ("load", model, "fsdp4", "fsdp4", True)
-    found["small-save"] = ("save", small, "fsdp4", False)
+    found["small-save"] = ("save", small, "fsdp4", False, "check")
     found["small-load"] = ("load", small, "fsdp4", "fsdp4", False)
     return found
 
@@ -57,7 +59,7 @@ def run(case, folder, reps, pools):
     kind, tensors, layout, *rest = case
     if kind == "save":
         world, words = LAYOUTS[layout]
-        return pools(world).run(ops.save_case, tensors, words, folder, rest[0], reps, deadline=None)
+        return pools(world).run(ops.save_case, tensors, words, folder, *rest, reps, deadline=None)
     wanted, cold = rest
     world, words = LAYOUTS[layout]
     pools(world).run(ops.prepare, tensors, words, f"{folder}/saved")

@@ -53,8 +53,8 @@ def stock_save(path, sync):
     return run
 
 
-def our_save(path, sync):
-    return lambda state: engine.save(state, path, sync=sync)
+def our_save(path, sync, replicas="check"):
+    return lambda state: engine.save(state, path, sync=sync, replicas=replicas)
 
 
 def stock_load(path):

@@ -9,7 +9,7 @@ import engines
 import torch.distributed as dist
 
 
-def save_case(context, tensors, layout, folder, sync, reps):
+def save_case(context, tensors, layout, folder, sync, replicas, reps):
     """Seconds of each rank for each save, `{engine: [seconds, cpu seconds]}`, in the order of the runs."""
     layout = engines.layout_of(layout)
     state = engines.state_on(tensors, layout, fill=True)
@@ -19,7 +19,7 @@ def save_case(context, tensors, layout, folder, sync, reps):
     engines.our_save(paths["ckptlab"], False)(state)
     runs = {
         "stock": engines.stock_save(paths["stock"], sync),
-        "ckptlab": engines.our_save(paths["ckptlab"], sync),
+        "ckptlab": engines.our_save(paths["ckptlab"], sync, replicas),
         "limit": engines.save_limit(state, paths["ckptlab"], paths["limit"], sync),
     }
 
