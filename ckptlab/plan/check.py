@@ -74,7 +74,7 @@ def check(metadata: Metadata, target: Mapping[str, Form | None]) -> tuple[Mismat
             names = [*metadata.rows, *metadata.objects]
             remedy = f"The checkpoint has no such key{near(fqn, names)}".removesuffix("?") + "."
             found.append(Mismatch("missing", fqn, "nothing", say(wanted), remedy))
-    for fqn in [*metadata.rows, *metadata.objects]:
+    for fqn in (*rows, *metadata.objects):
         if fqn not in target:
             left = tensors[rows[fqn]] if fqn in rows else None
             found.append(Mismatch("unexpected", fqn, say(left), "nothing", "It stays in the checkpoint."))
