@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ckptlab.engine.counts import Counts, Lost, loss
@@ -123,45 +122,32 @@ class Source:
         checked: set[int] = set()
         for i, column in enumerate(reads.chunk.tolist()):
             shape, box = tuple(boxes.shapes[column].tolist()), reads.source_box(i)
-            known, chunks = plain(dtype, shape), reads.first + column
+            chunks, usual = reads.first + column, self._at.usual(reads, column)
             pieces = held.pieces(reads.asked, int(reads.want[i]), reads.target_box(i))
-            usual = self._at.usual(reads, column)
             check = verify and column not in checked
             checked.add(column)
             alone = partial(self._read_each, check=check)
-            if not check and self._small(known, box, reads):
-                # They pass through memory of their own, in the cache.
-                ways: Mapping[Way, list[int]] = {self._read_small: np.flatnonzero(usual).tolist()}
-                step = _SEVERAL * _BLOCK // known.nbytes
-            else:
-                ways = self._ways(alone, known, box, pieces, usual, check)
-                step = most // (box.numel * reads.itemsize)
-            for way, tensors in ways.items():
-                for at in range(0, len(tensors), max(1, step)):
-                    some = tensors[at : at + max(1, step)]
-                    yield partial(way, chunks[some], known, box, [pieces[t] for t in some])
+            step = max(1, most // (box.numel * reads.itemsize))
+            if usual.any():
+                payload = plain(dtype, shape)
+                for way, tensors in self._ways(payload, box, pieces, np.flatnonzero(usual), check).items():
+                    for at in range(0, len(tensors), step):
+                        some = tensors[at : at + step]
+                        yield partial(way or alone, chunks[some], payload, box, [pieces[t] for t in some])
             for tensor in np.flatnonzero(~usual).tolist():
                 yield partial(alone, chunks[[tensor]], None, box, [pieces[tensor]])
 
-    def _small(self, payload: Payload, box: Box, reads: Reads) -> bool:
-        """Whether reading many tensors together is worth it; what is measured is read one by one."""
-        small = len(reads.rows) > FEW and box.numel * reads.itemsize <= _SMALL
-        return self.files.mapped and small and not self.measure and _run(payload, box)
-
     def _ways(
-        self,
-        alone: Way,
-        payload: Payload,
-        box: Box,
-        into: Sequence[torch.Tensor],
-        usual: npt.NDArray[np.bool_],
-        check: bool,
-    ) -> Mapping[Way, list[int]]:
-        """Which of the chunks that are wrapped in the usual way are best read in which way."""
-        ways: dict[Way, list[int]] = {}
-        whole, run = box.shape == payload.shape, _run(payload, box)
-        for tensor in np.flatnonzero(usual).tolist():
-            one, way = into[tensor], alone
+        self, payload: Payload, box: Box, into: Sequence[torch.Tensor], usual: Ints, check: bool
+    ) -> Mapping[Way | None, list[int]]:
+        """Which of the `usual` tensors are best read in which way; None: each alone."""
+        run, whole = _run(payload, box), box.shape == payload.shape
+        small = len(into) > FEW and box.numel * ITEMSIZE[payload.dtype] <= _SMALL
+        if small and run and self.files.mapped and not check and not self.measure:
+            return {self._read_small: usual.tolist()}
+        ways: dict[Way | None, list[int]] = {}
+        for tensor in usual.tolist():
+            one, way = into[tensor], None
             if whole and (_fits(one, payload.dtype) or not self.files.mapped):
                 # What does not fit has to be copied again, and comes best out of a map, where there is one.
                 way = self._read_whole
