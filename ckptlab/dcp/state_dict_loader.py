@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint import default_planner as stock_planner
 from torch.distributed.checkpoint import state_dict_loader as torchs
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.planner import LoadPlanner
@@ -21,6 +22,7 @@ from torch.distributed.checkpoint.storage import StorageReader
 from ckptlab import engine
 from ckptlab.dcp.api import told_as_stock
 from ckptlab.dcp.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
+from ckptlab.dcp.records import later
 from ckptlab.dcp.route import engine_loads, reader_of
 from ckptlab.dcp.torchs import in_old_order_too, rest_of
 from ckptlab.dcp.transform_planner import TransformPlanner
@@ -132,7 +134,7 @@ def _through_engine(
     ordered = {key: state_dict[key] for key in sorted(state_dict, key=str)}
     transform = planner.transform if isinstance(planner, TransformPlanner) else None
     try:
-        engine.load(
+        report = engine.load(
             ordered,
             reader.path,
             process_group=process_group,
@@ -149,6 +151,10 @@ def _through_engine(
         # A `Stateful` has its state already. Asking a tensor for a protocol's methods would take long.
         if isinstance(value, torch.Tensor | Mapping) or not isinstance(value, Stateful):
             state_dict[key] = value
+    if isinstance(planner, stock_planner.DefaultLoadPlanner):
+        # Whoever looks at it afterwards finds what torch's own steps would have told it.
+        planner.metadata = later(open_checkpoint(reader.path).metadata, report.path)
+        planner.is_coordinator = report.rank == 0
     return True
 
 

@@ -1,6 +1,7 @@
 """Loads by torch's names: the same arguments and effects, warnings instead of silence, hooks that work."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,18 @@ def test_the_state_is_filled_in_place(saved, engine_used):
     assert same(target, STATE)
     assert target["w"].data_ptr() == memory
     assert len(engine_used) == 1
+
+
+def test_a_planner_knows_afterwards_what_was_loaded(saved, engine_used):
+    ours, theirs = dcp.DefaultLoadPlanner(), stock.DefaultLoadPlanner()
+    dcp.load(blank(), checkpoint_id=saved, planner=ours)
+    stock.load(blank(), checkpoint_id=saved, planner=theirs)
+    assert len(engine_used) == 1
+    # Each load has an id of its own.
+    known = [replace(planner.metadata, storage_meta=None) for planner in (ours, theirs)]
+    assert known[0] == known[1]
+    assert ours.metadata.storage_meta.save_id == theirs.metadata.storage_meta.save_id
+    assert ours.is_coordinator is theirs.is_coordinator is True
 
 
 def test_the_older_name_does_the_same(saved, engine_used):
