@@ -153,7 +153,7 @@ def _through_engine(
             state_dict[key] = value
     if isinstance(planner, stock_planner.DefaultLoadPlanner):
         # Whoever looks at it afterwards finds what torch's own steps would have told it.
-        planner.metadata = later(open_checkpoint(reader.path).metadata, report.path)
+        planner.metadata = later(report.metadata, report.path)
         planner.is_coordinator = report.rank == 0
     return True
 

@@ -56,7 +56,8 @@ class LoadReport:
     what a transform let stay as it was: boxes of the target by key, for an object none.
     `nbytes` are the bytes of elements asked of storage in `reads` reads; `header_bytes` all others:
     the wrapping round chunks, and what `verify` reads only to check. `seconds` by phase. Far files were
-    asked for `fetched` bytes in `requests` ranged reads, what opening took not among them.
+    asked for `fetched` bytes in `requests` ranged reads, what opening took not among them. `metadata` is
+    what the checkpoint says of itself, renamed as the load was.
     """
 
     path: str
@@ -68,6 +69,7 @@ class LoadReport:
     reads: int
     header_bytes: int
     seconds: Mapping[Phase, float]
+    metadata: Metadata = field(repr=False, compare=False)
     kept: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
     requests: int = 0
     fetched: int = 0
@@ -161,6 +163,7 @@ def _report(
         counts.reads,
         counts.header_bytes,
         trace.seconds,
+        it.source.metadata,
         {} if target.bound is None else target.bound.kept,
         *it.source.asked,
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from engine_ops import stock_save
 
-from ckptlab import load, save
+from ckptlab import load, open_checkpoint, save
 from ckptlab.engine.verify import verify_loaded
 from ckptlab.errors import LayoutError, MismatchError, PathError, UnsafeError
 
@@ -44,6 +44,7 @@ def test_it_fills_the_tensors_where_they_are(path):
     assert (report.missing, report.unexpected) == ((), ())
     assert (report.nbytes, report.reads, report.rank) == (36, 2, 0)
     assert {"metadata", "plan", "read", "commit"} <= report.seconds.keys()
+    assert report.metadata.tensors == open_checkpoint(path).metadata.tensors
 
 
 @pytest.mark.parametrize(
