@@ -85,6 +85,7 @@ def plan_save(held: Iterable[Holding], world: int) -> SavePlan:
     boxes overlap or leave elements out.
 
     >>> from ckptlab.layout import Layout
+    >>> from ckptlab.metadata import Tensor
     >>> from ckptlab.plan.holding import holdings
     >>> hsdp = Layout.parse("replicate=2,shard=2", "Replicate, Shard(0)")
     >>> plan = plan_save(holdings([Tensor("w", "float32", (4, 2))], hsdp), world=4)
