@@ -222,7 +222,7 @@ class Source:
         ]
         for one in asked:
             self.files.read_into(*one)
-        return Counts(sum(memory.nbytes for _, _, memory in asked), len(chunks))
+        return Counts(box.numel * ITEMSIZE[payload.dtype] * len(chunks), len(chunks))
 
     def _read_boxes(self, chunks: Ints, payload: Payload, box: Box, into: Sequence[torch.Tensor]) -> Counts:
         """Of each chunk a part that is no run of bytes, or whose target is none, out of a map."""

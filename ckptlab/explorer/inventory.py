@@ -83,7 +83,7 @@ class Inventory:
     @cached_property
     def keys(self) -> tuple[str, ...]:
         """Every key: of the tensors, then of the objects."""
-        return (*(tensor.fqn for tensor in self.metadata.tensors), *self.metadata.objects)
+        return (*self.metadata.tensors.names, *self.metadata.objects)
 
     @cached_property
     def line(self) -> Ints:
@@ -204,7 +204,7 @@ def inventory(metadata: Metadata, beside: bool = False) -> Inventory:
     With `beside`, the state that an optimizer keeps of a parameter stands below that parameter:
     `optim.state.layers.0.wq.exp_avg` below `layers.0.wq`, or below `model.layers.0.wq`.
     """
-    keys = [*(tensor.fqn for tensor in metadata.tensors), *metadata.objects]
+    keys = [*metadata.tensors.names, *metadata.objects]
     places = [place or _NAMELESS for place in (_beside(keys) if beside else keys)]
     moved = sum(place != key for place, key in zip(places, keys, strict=True)) if beside else 0
     return _tree(metadata, places, moved)

@@ -129,7 +129,7 @@ def target(metadata: Metadata, mesh: str, placements: str, rules: Rules = ()) ->
     """What was typed, for the tensors of a checkpoint. Raises `LayoutError` for what makes no sense."""
     layout = Layout.parse(mesh, placements)
     own = [(pattern, _own(text, layout.mesh)) for pattern, text in rules]
-    return ruled([t.fqn for t in metadata.tensors], layout, own) if own else layout
+    return ruled(metadata.tensors.names, layout, own) if own else layout
 
 
 def _own(text: str, mesh: Mesh) -> tuple[Placement, ...]:

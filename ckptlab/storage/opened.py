@@ -139,7 +139,7 @@ class Checkpoint:
             lines.append(f"  notes {_some(said)}")
         if metadata.save_id is not None:
             lines.append(f"  save_id {metadata.save_id}")
-        names = [*(tensor.fqn for tensor in metadata.tensors), *metadata.objects]
+        names = [*metadata.tensors.names, *metadata.objects]
         if names:
             lines.append(f"  keys {_some(names)}")
         return "\n".join(lines)
