@@ -1,7 +1,8 @@
 """`torch.distributed.checkpoint.api`: the exception, and every failure told as that one.
 
-Torch's is a `BaseException` that `except Exception` misses; ours is a `CheckpointError` and torch's
-both. It knows nothing of what failed but what the error says.
+The exception is torch's own, so that one `except` catches what either raises. Torch's is a
+`BaseException` that `except Exception` misses; what is raised here is a `CheckpointError` at once.
+It knows nothing of what failed but what the error says.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch.distributed as dist
-from torch.distributed.checkpoint import api as torchs_api
+from torch.distributed.checkpoint.api import CheckpointException
 
 from ckptlab.dcp.torchs import rest_of
 from ckptlab.engine.ranks import Failure
 from ckptlab.errors import CheckpointError, PathError, RankError
 from ckptlab.plan.check import Mismatch
 
-__all__ = ["CheckpointException", "StorageError", "told_as_stock"]
+__all__ = ["CheckpointException", "CheckpointFailedError", "StorageError", "told_as_stock"]
 
 Wrapped = tuple[BaseException, traceback.StackSummary]
 __getattr__ = rest_of(__name__)
 
 
-class CheckpointException(CheckpointError, torchs_api.CheckpointException):  # noqa: N818
+class CheckpointFailedError(CheckpointError, CheckpointException):
     """A save or a load failed: torch's exception, and a `CheckpointError` at once.
 
     `failures` maps each rank that failed to its error and where that was raised; `problems` are
@@ -42,7 +43,7 @@ class CheckpointException(CheckpointError, torchs_api.CheckpointException):  # n
 
     def __str__(self) -> str:
         if not self._told:
-            return torchs_api.CheckpointException.__str__(self)
+            return CheckpointException.__str__(self)
         words = [
             f"[rank {rank}] {type(error).__name__}: {error}"
             for rank, (error, _) in self._failures.items()
@@ -57,25 +58,23 @@ class StorageError(CheckpointError, RuntimeError):
 
 @contextmanager
 def told_as_stock() -> Iterator[None]:
-    """Whatever fails within is raised as a `CheckpointException`, with the error itself as its cause."""
+    """Whatever fails within is raised as a `CheckpointFailedError`, with the error itself as its cause."""
     try:
         yield
-    except CheckpointException:
+    except CheckpointFailedError:
         raise
-    except torchs_api.CheckpointException as error:
-        raise as_stock(error) from error
-    except Exception as error:
+    except (CheckpointException, Exception) as error:
         raise as_stock(error) from error
 
 
-def as_stock(error: BaseException) -> CheckpointException:
-    """The `CheckpointException` that tells of an error in our words and in torch's."""
-    if isinstance(error, CheckpointException):
+def as_stock(error: BaseException) -> CheckpointFailedError:
+    """The `CheckpointFailedError` that tells of an error in our words and in torch's."""
+    if isinstance(error, CheckpointFailedError):
         return error
-    if isinstance(error, torchs_api.CheckpointException):
-        return CheckpointException(str(error.args[0]), dict(error.failures))
+    if isinstance(error, CheckpointException):
+        return CheckpointFailedError(str(error.args[0]), dict(error.failures))
     problems = error.problems if isinstance(error, CheckpointError) else ()
-    return CheckpointException(str(error), _failures(error), problems, told=True)
+    return CheckpointFailedError(str(error), _failures(error), problems, told=True)
 
 
 def _failures(error: BaseException) -> dict[int, Wrapped]:

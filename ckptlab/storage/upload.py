@@ -44,7 +44,8 @@ class Upload:
         self._told(f"write byte {self.at}", lambda: self._file.write(data))
 
     def sync(self) -> None:
-        """Nothing to do: a far file is there, and lasts, when it is whole, and not before."""
+        """Hand on what a buffer holds; a far file is there, and lasts, when it is whole, and not before."""
+        self._told("write it", self._file.flush)
 
     def keep(self) -> None:
         """Send the rest, and let the file appear."""

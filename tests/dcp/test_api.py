@@ -7,7 +7,7 @@ import torch
 import torch.distributed.checkpoint as stock
 
 import ckptlab.dcp as dcp
-from ckptlab.dcp.api import CheckpointException, as_stock, told_as_stock
+from ckptlab.dcp.api import CheckpointFailedError, as_stock, told_as_stock
 from ckptlab.engine.ranks import Failure
 from ckptlab.errors import CheckpointError, CorruptError, RankError
 
@@ -27,6 +27,12 @@ def test_it_is_caught_by_every_name(saved):
     for kind in (dcp.CheckpointException, stock.CheckpointException, CheckpointError, Exception):
         with pytest.raises(kind, match=r"missing +c"):
             dcp.load({"c": torch.zeros(2)}, checkpoint_id=saved)
+
+
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
+def test_our_name_catches_what_torch_raises(tmp_path):
+    with pytest.raises(dcp.CheckpointException):
+        stock.load({"a": torch.ones(2)}, checkpoint_id=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -72,13 +78,13 @@ def test_each_rank_that_failed_is_a_failure():
 def test_it_crosses_a_process_boundary():
     told = as_stock(CorruptError("cut short", ["w"]))
     again = pickle.loads(pickle.dumps(told))
-    assert (type(again), str(again), again.problems) == (CheckpointException, str(told), ("w",))
+    assert (type(again), str(again), again.problems) == (CheckpointFailedError, str(told), ("w",))
     assert list(again.failures) == [0]
 
 
 def test_what_is_told_already_stays_as_it_is():
     once = as_stock(CorruptError("cut short"))
-    with pytest.raises(CheckpointException) as caught, told_as_stock():
+    with pytest.raises(CheckpointFailedError) as caught, told_as_stock():
         raise once
     assert caught.value is once
 

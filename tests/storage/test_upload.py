@@ -13,6 +13,9 @@ class File:
     def write(self, data):
         self.sent.append(bytes(data))
 
+    def flush(self):
+        self.done.append("flush")
+
     def close(self):
         self.done.append("close")
 
@@ -41,6 +44,12 @@ def test_buffers_are_sent_in_blocks_and_in_order(monkeypatch):
     assert out.at == 13
     out.keep()
     assert file.done == ["close", "commit"]
+
+
+def test_what_must_last_leaves_every_buffer():
+    file = File()
+    Upload(file, told).sync()
+    assert file.done == ["flush"]
 
 
 def test_what_comes_out_of_order_is_our_own_mistake():
