@@ -1,8 +1,13 @@
-"""Saves and loads to compare, as one rank runs them: stock DCP, ckptlab, and the limit.
+"""Saves and loads to compare, as one rank runs them: stock DCP, ckptlab, the floor and the limit.
 
 The limit moves the same bytes between the same memory and files with the fewest calls: for a save
 `fallocate`, `pwritev` and, if asked, `fsync`; for a load `preadv` into the target where the wanted
 bytes are one run, else a copy out of a mapped file.
+
+The floor is the limit and what nobody can leave out who promises what ckptlab does: the crc of each
+chunk that is written or read whole, while it is in the cache; of replicas that are compared, also that
+of what others write; the record, as bytes that are ready; and as often as ckptlab an agreement of all
+ranks. It asks no tensor, makes no plan, finds no chunk, wraps nothing and reads no index.
 """
 
 import mmap
@@ -14,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as stock_dcp
+from isal import isal_zlib
 
 from ckptlab import engine
 from ckptlab.engine.made import blank, device_mesh
@@ -23,6 +29,7 @@ from ckptlab.plan.load import plan_load
 from ckptlab.storage import open_checkpoint
 from ckptlab.storage.torch_save import locate
 
+_BLOCK = 1 << 20
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -67,28 +74,81 @@ def our_load(path):
 
 def save_limit(state, like, path, sync):
     """The bytes that this rank wrote to the checkpoint `like`, from its own memory, without wrapping."""
-    saved = open_checkpoint(like).metadata
-    rank = dist.get_rank()
-    pieces = []
-    for row, tensor in enumerate(saved.tensors):
-        boxes, writers = saved.boxes(row), saved.chunk_writers(row)
-        for i in np.flatnonzero(writers == rank).tolist():
-            held = _held(tensor.fqn, state[tensor.fqn])
-            pieces.append(_bytes(held.piece_of(boxes[i])))
-    total = sum(p.nbytes for p in pieces)
+    pieces, _ = _written(state, like)
+    return lambda _: _write_all(pieces, path, "limit", sync)
+
+
+def save_floor(state, like, path, sync, replicas="check"):
+    """The same, with crcs, the record and agreements."""
+    pieces, others = _written(state, like)
+    compared = others if replicas == "check" else []
+    record = Path(like, ".metadata").read_bytes()
 
     def run(_):
-        if total:
-            file = os.open(Path(path, f"limit-{rank}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.posix_fallocate(file, 0, total)
-            at = 0
-            for i in range(0, len(pieces), 1000):
-                at += _write(file, pieces[i : i + 1000], at)
+        _agree()
+        _write_all(pieces, path, "floor", sync, check=True)
+        for piece in compared:
+            for block in _blocks(piece):
+                isal_zlib.crc32(block)
+        _agree()
+        if dist.get_rank() == 0:
+            file = os.open(Path(path, "record.tmp"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.write(file, record)
             if sync:
                 os.fsync(file)
             os.close(file)
+            os.replace(Path(path, "record.tmp"), Path(path, "record"))
+        _agree()
 
     return run
+
+
+def _written(state, like):
+    """The bytes that this rank wrote to a checkpoint, piece by piece, and those it holds that others wrote."""
+    saved = open_checkpoint(like).metadata
+    rank = dist.get_rank()
+    mine, others = [], []
+    for row, tensor in enumerate(saved.tensors):
+        boxes, writers = saved.boxes(row), saved.chunk_writers(row)
+        held = _held(tensor.fqn, state[tensor.fqn])
+        for i, writer in enumerate(writers.tolist()):
+            if writer == rank:
+                mine.append(_bytes(held.piece_of(boxes[i])))
+            elif boxes[i] in held.cut.mine.boxes:
+                others.append(_bytes(held.piece_of(boxes[i])))
+    return mine, others
+
+
+def _write_all(pieces, path, name, sync, check=False):
+    """Write pieces into one file of this rank's, as many with one call as can be; or block by block, with crcs."""
+    total = sum(p.nbytes for p in pieces)
+    if not total:
+        return
+    file = os.open(Path(path, f"{name}-{dist.get_rank()}"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.posix_fallocate(file, 0, total)
+    at = 0
+    if check:
+        for piece in pieces:
+            for block in _blocks(piece):
+                isal_zlib.crc32(block)
+                at += os.pwrite(file, block, at)
+    else:
+        for i in range(0, len(pieces), 1000):
+            at += _write(file, pieces[i : i + 1000], at)
+    if sync:
+        os.fsync(file)
+    os.close(file)
+
+
+def _blocks(piece):
+    return (piece[at : at + _BLOCK] for at in range(0, len(piece), _BLOCK))
+
+
+def _agree():
+    """Every rank learns of every rank that it is well."""
+    every = torch.empty((dist.get_world_size(), 1024), dtype=torch.uint8)
+    dist.gather(torch.zeros(1024, dtype=torch.uint8), list(every) if dist.get_rank() == 0 else None)
+    dist.broadcast(every, 0)
 
 
 def _held(fqn, value):
@@ -110,6 +170,43 @@ def _write(file, batch, at):
 
 def load_limit(state, path):
     """The bytes that this rank wants of a checkpoint, found beforehand, read into its own memory."""
+    runs, boxes = _wanted(state, path)
+    names = sorted({name for name, *_ in runs + boxes})
+
+    def run(_):
+        files = {name: os.open(Path(path, name), os.O_RDONLY) for name in names}
+        for name, at, into, _ in runs:
+            done = 0
+            while done < into.nbytes:
+                done += os.preadv(files[name], [into[done:]], at + done)
+        _copy_boxes(files, boxes)
+
+    return run
+
+
+def load_floor(state, path):
+    """The same, with the record's bytes, crcs and agreements."""
+    runs, boxes = _wanted(state, path)
+    names = sorted({name for name, *_ in runs + boxes})
+
+    def run(_):
+        Path(path, ".metadata").read_bytes()
+        _agree()
+        files = {name: os.open(Path(path, name), os.O_RDONLY) for name in names}
+        for name, at, into, whole in runs:
+            for start in range(0, len(into), _BLOCK):
+                block = into[start : start + _BLOCK]
+                os.preadv(files[name], [block], at + start)
+                if whole:
+                    isal_zlib.crc32(block)
+        _copy_boxes(files, boxes)
+        _agree()
+
+    return run
+
+
+def _wanted(state, path):
+    """What this rank wants of a checkpoint: runs of bytes, and boxes that are none."""
     checkpoint = open_checkpoint(path)
     saved = checkpoint.metadata
     runs, boxes = [], []
@@ -130,27 +227,22 @@ def load_limit(state, path):
             whole_rows = source.shape[1:] == shape[1:] and target.is_contiguous()
             if whole_rows:
                 at = base + payload.start + source.offset[0] * payload.strides[0] * target.element_size()
-                runs.append((name, at, _bytes(target)))
+                runs.append((name, at, _bytes(target), source.shape == shape))
             else:
                 boxes.append((name, base + payload.start, shape, source.slices, target))
-    names = sorted({name for name, *_ in runs + boxes})
+    return runs, boxes
 
-    def run(_):
-        files = {name: os.open(Path(path, name), os.O_RDONLY) for name in names}
-        for name, at, into in runs:
-            done = 0
-            while done < into.nbytes:
-                done += os.preadv(files[name], [into[done:]], at + done)
-        views = {}
-        for name, at, shape, slices, target in boxes:
-            if name not in views:
-                views[name] = mmap.mmap(files[name], 0, prot=mmap.PROT_READ)
-            into = target.view(_BITS[target.element_size()]).numpy()
-            np.copyto(into, np.ndarray(shape, into.dtype, views[name], at)[slices])
-        for file in files.values():
-            os.close(file)
 
-    return run
+def _copy_boxes(files, boxes):
+    """Copy boxes out of mapped files, and close all files."""
+    views = {}
+    for name, at, shape, slices, target in boxes:
+        if name not in views:
+            views[name] = mmap.mmap(files[name], 0, prot=mmap.PROT_READ)
+        into = target.view(_BITS[target.element_size()]).numpy()
+        np.copyto(into, np.ndarray(shape, into.dtype, views[name], at)[slices])
+    for file in files.values():
+        os.close(file)
 
 
 def layout_of(words):

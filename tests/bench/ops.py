@@ -13,13 +13,14 @@ def save_case(context, tensors, layout, folder, sync, replicas, reps):
     """Seconds of each rank for each save, `{engine: [seconds, cpu seconds]}`, in the order of the runs."""
     layout = engines.layout_of(layout)
     state = engines.state_on(tensors, layout, fill=True)
-    paths = {name: f"{folder}/{name}" for name in ("stock", "ckptlab", "limit")}
+    paths = {name: f"{folder}/{name}" for name in ("stock", "ckptlab", "floor", "limit")}
     for path in paths.values():
         engines.emptied(path)
     engines.our_save(paths["ckptlab"], False)(state)
     runs = {
         "stock": engines.stock_save(paths["stock"], sync),
         "ckptlab": engines.our_save(paths["ckptlab"], sync, replicas),
+        "floor": engines.save_floor(state, paths["ckptlab"], paths["floor"], sync, replicas),
         "limit": engines.save_limit(state, paths["ckptlab"], paths["limit"], sync),
     }
 
@@ -41,6 +42,7 @@ def load_case(context, tensors, layout, path, cold, reps):
     runs = {
         "stock": engines.stock_load(path),
         "ckptlab": engines.our_load(path),
+        "floor": engines.load_floor(state, path),
         "limit": engines.load_limit(state, path),
     }
 
