@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -215,9 +216,9 @@ def grouped(keys: Iterable[Hashable]) -> list[Ints]:
     >>> [rows.tolist() for rows in grouped("abca")]
     [[0, 3], [1], [2]]
     """
-    rows: dict[Hashable, list[int]] = {}
+    rows: defaultdict[Hashable, list[int]] = defaultdict(list)
     for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
+        rows[key].append(row)
     return [np.array(some, np.int64) for some in rows.values()]
 
 

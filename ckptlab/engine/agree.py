@@ -45,8 +45,8 @@ class Offer:
     def values(self) -> Values:
         """The crc of each plain value."""
         held = self.held
-        each = zip(held.names, held.cuts, held.memory, strict=True)
-        plain = {fqn: crc_of(memory[0]) for fqn, cut, memory in each if cut.plain}
+        rows = [row for rows, cut in held.alike if cut.plain for row in rows.tolist()]
+        plain = {held.names[row]: crc_of(held.memory[row][0]) for row in rows}
         return Values({fqn: (len(data), crc32(data)) for fqn, data in self.objects.items()}, plain)
 
 
@@ -92,7 +92,7 @@ def announce(mine: Offer, team: Team) -> Told:
     """What this rank tells the others of its offer."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(repr([list(mine.paths), list(mine.objects)]).encode())
-    digest.update(repr([path for fqn, path in mine.paths.items() if path != (fqn,)]).encode())
+    digest.update(repr([path for path in mine.paths.values() if len(path) > 1]).encode())
     for rows, cut in mine.held.alike:
         shards = cut.shards
         digest.update(f"{cut.dtype}{cut.shape}{cut.layout}{cut.plain}{len(rows)}".encode())

@@ -161,13 +161,25 @@ class HeldTensors(Mapping[str, Held]):
         return memory if whole else [one[box.slices] for one in memory]
 
 
+class _Known(NamedTuple):
+    """What is known of tensors of a spec: how they are cut, and their rows so far."""
+
+    spec: DTensorSpec
+    cut: Cut
+    numel: int
+    boxes: int
+    rows: list[int]
+
+
 def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) -> HeldTensors:
     """What this rank holds of some tensors, and what it knows of the others; plain ones are on all `ranks`.
 
     Raises `LayoutError` for a tensor that has no boxes: a pending sum (`Partial`), a sparse or a
     quantized tensor; and for one whose elements do not lie where its placements say.
     """
-    known: dict[int, tuple[DTensorSpec, Cut, int, int, list[int]]] = {}
+    # Tensors of a module or an optimizer that are cut alike share their spec; others have each its own.
+    known: dict[int, _Known] = {}
+    unlike: dict[int, _Known] = {}
     alike: dict[int, tuple[list[int], Cut]] = {}
     every: list[tuple[torch.Tensor, ...]] = []
     for row, (fqn, value) in enumerate(values.items()):
@@ -177,12 +189,14 @@ def hold(values: Mapping[str, torch.Tensor], rank: int, ranks: Sequence[int]) ->
             every.append(memory)
             continue
         spec, local = value._spec, value._local_tensor
-        number = hash(spec)
-        seen = known.get(number)
-        if seen is None or not _cut_alike(seen[0], spec):
-            cut = _cut(fqn, value, rank)
-            rows = alike.setdefault(id(cut), ([], cut))[0]
-            seen = known[number] = spec, cut, cut.numel, len(cut.mine), rows
+        seen = known.get(id(spec))
+        if seen is None:
+            seen = unlike.get(hash(spec))
+            if seen is None or not _cut_alike(seen.spec, spec):
+                cut = _cut(fqn, value, rank)
+                rows = alike.setdefault(id(cut), ([], cut))[0]
+                seen = unlike[hash(spec)] = _Known(spec, cut, cut.numel, len(cut.mine), rows)
+            known[id(spec)] = seen
         _, cut, numel, boxes, rows = seen
         if local.numel() != numel:
             raise _misplaced(fqn, local.numel(), cut, rank)

@@ -55,7 +55,7 @@ def write_metadata(metadata: Metadata, checkpoint_id: str) -> bytes:
     storage.append(record.places(metadata, numbers, offsets))
     paths: list[Part] = []
     for fqn, path in metadata.paths.items():
-        name = names[fqn] if fqn in names else shared(opcodes.text(fqn))
+        name = names.get(fqn) or shared(opcodes.text(fqn))
         if path == (fqn,):
             paths += name, name, opcodes.ONE_TUPLE
             continue

@@ -16,6 +16,8 @@ NONE, TRUE, FALSE, STOP = b"N", b"\x88", b"\x89", b"."
 EMPTY_TUPLE, EMPTY_LIST, EMPTY_DICT = b")", b"]", b"}"
 CALL, NEW, SET_STATE, PERSISTENT = b"R", b"\x81", b"b", b"Q"
 ONE_TUPLE = b"\x85"
+# Keep what is on top of the stack under the next number, and take it off.
+_KEEP = b"\x940"
 _SHORT_TUPLES = (ONE_TUPLE, b"\x86", b"\x87")
 
 
@@ -45,7 +47,11 @@ def text(value: str) -> bytes:
 
 def texts(values: Iterable[str]) -> list[bytes]:
     """Many of them, as `text` spells each."""
-    bodies = [value.encode("utf-8", "surrogatepass") for value in values]
+    every = list(values)
+    try:
+        bodies = [value.encode() for value in every]
+    except UnicodeEncodeError:
+        return list(map(text, every))
     heads = {n: b"X" + struct.pack("<I", n) for n in set(map(len, bodies))}
     return [heads[len(body)] + body for body in bodies]
 
@@ -104,6 +110,7 @@ class Shared:
     def __init__(self) -> None:
         self._made: list[bytes] = []
         self._numbers: dict[bytes, int] = {}
+        self._count = 0
 
     def __call__(self, opcodes: bytes) -> bytes:
         """The value that `opcodes` make."""
@@ -111,15 +118,16 @@ class Shared:
 
     def number(self, opcodes: bytes) -> int:
         """The number by which the value that `opcodes` make is fetched, as `Rows` takes it."""
-        at = self._numbers.setdefault(opcodes, len(self._made))
-        if at == len(self._made):
-            self._made.append(opcodes + b"\x940")
+        at = self._numbers.setdefault(opcodes, self._count)
+        if at == self._count:
+            self.several([opcodes])
         return at
 
     def several(self, opcodes: Sequence[bytes]) -> npt.NDArray[np.int64]:
         """As `number`, of values that are all different, and that nobody else will ask for."""
-        self._made += [one + b"\x940" for one in opcodes]
-        return np.arange(len(self._made) - len(opcodes), len(self._made))
+        self._made += [_KEEP.join(opcodes), _KEEP if opcodes else b""]
+        self._count += len(opcodes)
+        return np.arange(self._count - len(opcodes), self._count)
 
     @property
     def definitions(self) -> bytes:
@@ -132,28 +140,32 @@ class Rows:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._parts: list[bytes | npt.NDArray[np.uint8]] = []
+        self._alike = bytearray()
+        self._columns: dict[int, npt.NDArray[np.generic]] = {}
 
     def same(self, opcodes: bytes) -> None:
         """The same opcodes in every row."""
-        self._parts.append(opcodes)
+        self._alike += opcodes
 
     def fetch(self, numbers: npt.NDArray[np.int64]) -> None:
         """A shared value a row, by its number."""
-        self.same(b"j")
-        self._parts.append(numbers.astype("<u4")[:, None].view(np.uint8))
+        self._column(b"j", numbers.astype("<u4"))
 
     def integer(self, values: npt.NDArray[np.int64]) -> None:
         """An int a row, of 8 bytes whatever its size: a form that pickle itself has only for large ones."""
-        self.same(b"\x8a\x08")
-        self._parts.append(values.astype("<i8")[:, None].view(np.uint8))
+        self._column(b"\x8a\x08", values.astype("<i8"))
+
+    def _column(self, opcode: bytes, values: npt.NDArray[np.generic]) -> None:
+        self._alike += opcode
+        self._columns[len(self._alike)] = values
+        self._alike += bytes(values.itemsize)
 
     def opcodes(self) -> memoryview:
         """All rows, one behind the other."""
-        columns = [np.frombuffer(p, np.uint8) if isinstance(p, bytes) else p for p in self._parts]
-        rows = np.empty((self._count, sum(column.shape[-1] for column in columns)), np.uint8)
-        at = 0
-        for column in columns:
-            rows[:, at : at + column.shape[-1]] = column
-            at += column.shape[-1]
-        return rows.data.cast("B") if rows.size else memoryview(b"")
+        if not self._count:
+            return memoryview(b"")
+        rows = np.empty((self._count, len(self._alike)), np.uint8)
+        rows[:] = np.frombuffer(self._alike, np.uint8)
+        for at, values in self._columns.items():
+            np.ndarray(self._count, values.dtype, rows, at, (rows.shape[1],))[:] = values
+        return rows.data.cast("B")

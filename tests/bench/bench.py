@@ -85,7 +85,13 @@ def ratio(a, b):
 
 
 SIDES = ("stock", "ckptlab", "floor", "limit")
-RATIOS = [("stock", "ckptlab"), ("ckptlab", "floor"), ("ckptlab", "limit"), ("stock", "floor"), ("stock", "limit")]
+RATIOS = [
+    ("stock", "ckptlab"),
+    ("ckptlab", "floor"),
+    ("ckptlab", "limit"),
+    ("stock", "floor"),
+    ("stock", "limit"),
+]
 
 
 def head():

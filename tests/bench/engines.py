@@ -48,7 +48,8 @@ def state_on(tensors, layout, fill):
             torch.manual_seed(sum(fitted(layout, tensor.shape).first_offset(tensor.shape, rank)))
             local = made.to_local() if mesh else made
             local.view(-1).view(torch.uint8).random_(0, 255)
-        state[tensor.fqn] = made
+        # As in what a module tells of itself, those that are cut alike then share their spec.
+        state[tensor.fqn] = made.detach()
     return state
 
 
@@ -104,7 +105,7 @@ def save_floor(state, like, path, sync, replicas="check"):
 
 
 def _written(state, like):
-    """The bytes that this rank wrote to a checkpoint, piece by piece, and those it holds that others wrote."""
+    """What this rank wrote to a checkpoint, piece by piece as bytes, and what others wrote of what it has."""
     saved = open_checkpoint(like).metadata
     rank = dist.get_rank()
     mine, others = [], []
@@ -120,7 +121,7 @@ def _written(state, like):
 
 
 def _write_all(pieces, path, name, sync, check=False):
-    """Write pieces into one file of this rank's, as many with one call as can be; or block by block, with crcs."""
+    """Write pieces into one file, with the fewest calls; or block by block, each after its crc."""
     total = sum(p.nbytes for p in pieces)
     if not total:
         return
