@@ -274,15 +274,12 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
     state = expand(state_dict)
     leaves = flatten(state)
     chosen = selected(leaves.values, wish.keys)
-    tensors: dict[str, torch.Tensor] = {}
-    made: dict[str, torch.Tensor] = {}
-    for fqn in chosen:
-        value = leaves.values[fqn]
-        if isinstance(value, torch.Tensor):
-            if without_memory(value):
-                value = made[fqn] = materialized(value, wish.device)
-            tensors[fqn] = value
-    held = hold(tensors, team.global_rank, team.ranks)
+    values = leaves.values
+    tensors = {fqn: value for fqn in chosen if isinstance(value := values[fqn], torch.Tensor)}
+    made = {
+        fqn: materialized(value, wish.device) for fqn, value in tensors.items() if without_memory(value)
+    }
+    held = hold({**tensors, **made}, team.global_rank, team.ranks)
     if wish.transform is not None:
         wanted = {fqn: held[fqn].tensor if fqn in held else None for fqn in chosen}
         bound = bind(wish.transform, told(metadata), wanted, leaves.values)

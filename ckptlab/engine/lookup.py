@@ -151,12 +151,9 @@ class Lookup:
                 f"{self.files.root}/{self.metadata.files[file]}: chunks lie beyond its {len(data)} bytes",
                 [self.metadata.files[file]],
             )
-        step = np.unique(np.diff(starts))
-        if len(step) == 1 and step[0] > 0:
-            first = data[int(starts[0]) :]
-            return np.lib.stride_tricks.as_strided(
-                first, (len(starts), width), (int(step[0]), 1), writeable=False
-            )
+        steps = np.diff(starts)
+        if len(steps) and steps[0] > 0 and (steps == steps[0]).all():
+            return np.ndarray((len(starts), width), np.uint8, data, int(starts[0]), (int(steps[0]), 1))
         rows = np.empty((len(starts), width), np.uint8)
         for row, at in zip(rows, starts.tolist(), strict=True):
             row[:] = data[at : at + width]
