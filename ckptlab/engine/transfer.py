@@ -148,12 +148,12 @@ class Source:
         ways: dict[Way | None, list[int]] = {}
         for tensor in usual.tolist():
             one, way = into[tensor], None
-            if whole and (_fits(one, payload.dtype) or not self.files.mapped):
+            if whole:
                 # What does not fit has to be copied again, and comes best out of a map, where there is one.
-                way = self._read_whole
-            elif not whole and not check and run and _fits(one, payload.dtype):
+                way = self._read_whole if _fits(one, payload.dtype) or not self.files.mapped else None
+            elif not check and run and _fits(one, payload.dtype):
                 way = self._read_runs
-            elif not whole and not check and self.files.mapped and _direct(one, payload.dtype):
+            elif not check and self.files.mapped and _direct(one, payload.dtype):
                 way = self._read_boxes
             ways.setdefault(way, []).append(tensor)
         return ways
