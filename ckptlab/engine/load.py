@@ -276,9 +276,7 @@ def _target(state_dict: Mapping[str, Any], metadata: Metadata, wish: _Wish, team
     chosen = selected(leaves.values, wish.keys)
     values = leaves.values
     tensors = {fqn: value for fqn in chosen if isinstance(value := values[fqn], torch.Tensor)}
-    made = {
-        fqn: materialized(value, wish.device) for fqn, value in tensors.items() if without_memory(value)
-    }
+    made = {fqn: materialized(value, wish.device) for fqn, value in tensors.items() if without_memory(value)}
     held = hold({**tensors, **made}, team.global_rank, team.ranks)
     if wish.transform is not None:
         wanted = {fqn: held[fqn].tensor if fqn in held else None for fqn in chosen}
