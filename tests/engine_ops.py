@@ -388,6 +388,9 @@ def cuts(ctx):
         fqn: distribute_tensor(torch.ones(shape, dtype=dtype), mesh, placements)
         for fqn, (shape, dtype, placements) in placed.items()
     }
+    # As in a module's state_dict.
+    made |= {fqn: made["alike"].detach() for fqn in ("one spec", "the same spec")}
+    assert made["one spec"]._spec is made["the same spec"]._spec
     held = hold(made, ctx.rank, range(ctx.world))
     own = all(held[fqn].memory[0].data_ptr() == made[fqn]._local_tensor.data_ptr() for fqn in made)
     alike = [[held.names[row] for row in rows] for rows, _ in held.alike]

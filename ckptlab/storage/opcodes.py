@@ -140,6 +140,7 @@ class Rows:
 
     def __init__(self, count: int) -> None:
         self._count = count
+        # What a row is but for its numbers, and where in it which of them begin.
         self._alike = bytearray()
         self._columns: dict[int, npt.NDArray[np.generic]] = {}
 

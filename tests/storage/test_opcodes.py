@@ -38,6 +38,7 @@ def test_text(value):
 
 
 @given(st.lists(st.text()))
+@example(["a", "\ud800 of no pair"])
 def test_many_texts(values):
     assert texts(values) == [text(value) for value in values]
 
