@@ -35,7 +35,8 @@ _ROOT = "archive/"
 _CRC = 4
 # std::hash of the six record names before it, combined; torch puts it at the head of every serialization id.
 _NAMES_HASH = b"15728199511854643026"
-_ZERO_CRC = crc32(_NAMES_HASH + b"0" * 20)
+_ZERO_ID = _NAMES_HASH + b"0" * 20
+_ZERO_CRC = np.uint32(crc32(_ZERO_ID))
 # Each four digits, as they stand in memory.
 _FOUR_DIGITS = (
     (np.arange(10_000)[:, None] // [1000, 100, 10, 1] % 10 + ord("0")).astype(np.uint8).view(np.uint32)[:, 0]
@@ -87,7 +88,7 @@ class Template:
         identity[:, :5] = np.frombuffer(_NAMES_HASH, np.uint32)
         identity[:, 5:] = _FOUR_DIGITS[fours]
         after[:, self._id_at : self._id_at + 40] = identity.view(np.uint8)
-        crc = np.bitwise_xor.reduce(_crcs_of_four()[range(5), fours], axis=1) ^ np.uint32(_ZERO_CRC)
+        crc = np.bitwise_xor.reduce(_crcs_of_four()[range(5), fours], axis=1) ^ _ZERO_CRC
         for at in self._id_crc_at:
             after[:, at : at + 4] = crc.astype("<u4")[:, None].view(np.uint8)
 
@@ -142,9 +143,9 @@ def _crcs_of_four() -> Crcs:
 
     A crc is linear: that of the id is that of all zeros, xor what each digit changes by itself.
     """
-    ids = np.tile(np.frombuffer(_NAMES_HASH + b"0" * 20, np.uint8), (20, 10, 1))
+    ids = np.tile(np.frombuffer(_ZERO_ID, np.uint8), (20, 10, 1))
     ids[range(20), :, range(20, 40)] += np.arange(10, dtype=np.uint8)
-    digits = (crcs(ids.reshape(200, 40)) ^ np.uint32(_ZERO_CRC)).reshape(5, 4, 10)
+    digits = (crcs(ids.reshape(200, 40)) ^ _ZERO_CRC).reshape(5, 4, 10)
     changed = digits[:, 0]
     for digit in range(1, 4):
         changed = (changed[:, :, None] ^ digits[:, digit, None]).reshape(5, -1)
